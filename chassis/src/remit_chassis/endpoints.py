@@ -1,0 +1,108 @@
+"""What a service answers, and the one pipeline through which every request goes: guard, decode, handler, answer.
+
+Cold requests are routed by FastStream, hot ones by a bare subscription; both end in `Endpoint.serve`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import orjson
+import structlog
+
+from remit_chassis import guard, telemetry
+from remit_contracts import subjects
+from remit_contracts.errors import ForeignReply, MalformedSubject, Refusal
+from remit_contracts.identity import Caller, is_label
+from remit_contracts.messages import Command, encode
+
+if TYPE_CHECKING:
+    from nats.aio.msg import Msg
+
+C = TypeVar("C", bound=Command)
+Handler = Callable[[bytes, Caller], Awaitable[bytes]]
+Publish = Callable[[str, bytes], Awaitable[None]]
+
+DEFAULT_MAX_BYTES = 64 * 1024
+INTERNAL = orjson.dumps(
+    {
+        "error": {
+            "code": "internal",
+            "reason": "an unexpected fault: it is in the service's log",
+            "decision_id": None,
+            "retry_after_seconds": None,
+        }
+    }
+)
+
+
+def decoding(model: type[C], handler: Callable[[C, Caller], Awaitable[Any]]) -> Handler:
+    """Wrap a handler of models into one of bytes."""
+
+    async def handle(payload: bytes, caller: Caller) -> bytes:
+        return encode(await handler(model.from_bytes(payload), caller))
+
+    return handle
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One verb of a service. `hot` endpoints skip spans and pydantic."""
+
+    kind: str
+    service: str
+    verb: str
+    handle: Handler
+    max_bytes: int = DEFAULT_MAX_BYTES
+    hot: bool = False
+
+    @property
+    def subject(self) -> str:
+        """What to subscribe to."""
+        return subjects.any_request(self.kind, self.service, self.verb)
+
+    async def serve(
+        self,
+        message: Msg,
+        publish: Publish,
+        metrics: telemetry.Metrics,
+    ) -> None:
+        """Answer one message. Never raises, and never publishes to a reply subject that the guard did not admit."""
+        subject, reply, headers, payload = message.subject, message.reply, message.headers, message.data
+        began = time.perf_counter()
+        outcome = "ok"
+        try:
+            caller = guard.admit(subject, reply, len(payload), max_bytes=self.max_bytes)
+        except Refusal as refusal:
+            await self._refuse_unadmitted(refusal, subject, reply, publish)
+            metrics.requests.labels(self.kind, self.verb, refusal.refusal_code).inc()
+            return
+        try:
+            if self.hot and not headers:
+                answer = await self.handle(payload, caller)
+            else:
+                with telemetry.server_span(f"{self.service}.{self.verb}", guard.trace_parent(headers)):
+                    answer = await self.handle(payload, caller)
+        except Refusal as refusal:
+            outcome, answer = refusal.refusal_code, orjson.dumps(refusal.as_dict())
+        except Exception:
+            outcome, answer = "internal", INTERNAL
+            structlog.get_logger().exception("request.failed", verb=self.verb, tenant=caller.tenant, user=caller.user)
+        await publish(reply, answer)
+        metrics.requests.labels(self.kind, self.verb, outcome).inc()
+        metrics.seconds.labels(self.kind, self.verb).observe(time.perf_counter() - began)
+
+    async def _refuse_unadmitted(self, refusal: Refusal, subject: str, reply: str, publish: Publish) -> None:
+        """A foreign reply is never answered: the refusal goes to the sender's own `live.refusal`, as the subject
+        proves them."""
+        structlog.get_logger().warning("request.refused", subject=subject[:200], code=refusal.refusal_code)
+        answer = orjson.dumps(refusal.as_dict())
+        tokens = subject.split(".")
+        named = len(tokens) > 2 and is_label(tokens[1]) and is_label(tokens[2])
+        if not isinstance(refusal, (ForeignReply, MalformedSubject)):
+            await publish(reply, answer)
+        elif named and self.kind == "cmd":
+            await publish(subjects.live(tokens[1], tokens[2], "refusal"), answer)

@@ -1,0 +1,57 @@
+"""What every service answers to operators and to the auditor: health, metrics, the head of its log, a range of it
+again."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from remit_contracts.errors import Unavailable
+from remit_contracts.identity import Caller
+from remit_contracts.messages import Command, Nothing
+
+if TYPE_CHECKING:
+    from remit_chassis.service import Service
+
+PROBE_SECONDS = 2.0
+
+
+class Republish(Command):
+    """Publish notifications `first` to `last`, both included, to the tenant's stream again."""
+
+    first: int
+    last: int
+
+
+def register(service: Service) -> None:
+    """Add the verbs and the two checks that hold for any service: a write to the store, an answer of the bus."""
+
+    @service.rpc("health", Nothing)
+    async def health(_: Nothing, caller: Caller) -> dict[str, Any]:
+        return await service.health()
+
+    @service.rpc("metrics", Nothing)
+    async def metrics(_: Nothing, caller: Caller) -> dict[str, Any]:
+        return {"exposition": service.metrics.exposition().decode()}
+
+    @service.rpc("log-head", Nothing)
+    async def log_head(_: Nothing, caller: Caller) -> dict[str, Any]:
+        last, digest = service.stores.of(caller.tenant).head()
+        return {"last_notification_id": last, "head_hash": digest.hex()}
+
+    @service.rpc("republish", Republish)
+    async def republish(command: Republish, caller: Caller) -> dict[str, Any]:
+        return {"published": await service.stores.republish(caller.tenant, command.first, command.last)}
+
+    async def store_takes_writes() -> str:
+        await asyncio.wait_for(service.stores.probe(), PROBE_SECONDS)
+        return "a write was synced to disk"
+
+    async def bus_answers() -> str:
+        if not service.nc.is_connected:
+            raise Unavailable("the bus is disconnected")
+        await service.nc.flush(timeout=int(PROBE_SECONDS))
+        return "the bus answered"
+
+    service.check("store", store_takes_writes)
+    service.check("bus", bus_answers)

@@ -1,0 +1,336 @@
+"""A service's life: connect, answer, be ready only when a write succeeds, drain, end.
+
+Example, the whole of a `__main__`:
+
+    service = Service("auth", settings)
+    service.command("whoami", Nothing)(handlers.whoami)
+    service.run()
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import structlog
+
+from remit_chassis import logs, operations, readiness, telemetry
+from remit_chassis.endpoints import DEFAULT_MAX_BYTES, Endpoint, Handler, decoding
+from remit_chassis.requester import Requester
+from remit_chassis.settings import ServiceSettings, read_hex_secret
+from remit_contracts import subjects
+from remit_contracts.errors import Unavailable
+from remit_contracts.identity import Caller
+from remit_contracts.messages import Command, encode
+
+if TYPE_CHECKING:
+    from faststream.nats import NatsBroker
+    from nats.aio.client import Client
+    from nats.aio.msg import Msg
+    from pydantic import BaseModel
+
+    from remit_chassis.eventstore.stores import EventStores
+    from remit_chassis.keyring import UserKeys
+
+C = TypeVar("C", bound=Command)
+Hook = Callable[[], Awaitable[None]]
+Check = Callable[[], Awaitable[str]]
+"""Returns what is well in a few words; raises when it is not."""
+
+PENDING_BYTES = 64 * 1024 * 1024
+
+
+def utc_now() -> datetime:
+    """The clock of a running service; tests pass their own."""
+    return datetime.now(UTC)
+
+
+class Service:
+    """One process of the platform. Verbs are registered first; `run` blocks until SIGTERM or SIGINT."""
+
+    def __init__(
+        self, name: str, settings: ServiceSettings, *, user_keys: UserKeys | None = None, inbox: str | None = None
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.clock = utc_now
+        self.metrics = telemetry.Metrics()
+        self.checks: dict[str, Check] = {}
+        self.inbox = inbox or subjects.service_inbox(name)
+        self._own_keys = user_keys
+        self._endpoints: list[Endpoint] = []
+        self._on_start: list[Hook] = []
+        self._on_ready: list[Hook] = []
+        self._on_stop: list[Hook] = []
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._broker: NatsBroker | None = None
+        self._requester: Requester | None = None
+        self._stopping = asyncio.Event()
+        self.stores: EventStores
+        self.user_keys: UserKeys
+
+    # -- what it answers -------------------------------------------------------------------------------------------
+
+    def command(
+        self, verb: str, model: type[C], *, max_bytes: int = DEFAULT_MAX_BYTES
+    ) -> Callable[[Callable[[C, Caller], Awaitable[Any]]], Callable[[C, Caller], Awaitable[Any]]]:
+        """Answer users' clients on `remit.*.*.cmd.{service}.{verb}`."""
+        return self._register("cmd", verb, model, max_bytes)
+
+    def rpc(
+        self, verb: str, model: type[C], *, max_bytes: int = DEFAULT_MAX_BYTES
+    ) -> Callable[[Callable[[C, Caller], Awaitable[Any]]], Callable[[C, Caller], Awaitable[Any]]]:
+        """Answer other services on `remit.*.*.rpc.{service}.{verb}`."""
+        return self._register("rpc", verb, model, max_bytes)
+
+    def hot_rpc(self, verb: str, handle: Handler, *, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+        """Answer other services without FastStream, spans and pydantic: bytes in, bytes out."""
+        self._endpoints.append(Endpoint("rpc", self.name, verb, handle, max_bytes, hot=True))
+
+    def _register(
+        self, kind: str, verb: str, model: type[C], max_bytes: int
+    ) -> Callable[[Callable[[C, Caller], Awaitable[Any]]], Callable[[C, Caller], Awaitable[Any]]]:
+        def register(handler: Callable[[C, Caller], Awaitable[Any]]) -> Callable[[C, Caller], Awaitable[Any]]:
+            self._endpoints.append(Endpoint(kind, self.name, verb, decoding(model, handler), max_bytes))
+            return handler
+
+        return register
+
+    def on_start(self, hook: Hook) -> Hook:
+        """Run `hook` when the bus and the stores are there, before the first request."""
+        self._on_start.append(hook)
+        return hook
+
+    def on_ready(self, hook: Hook) -> Hook:
+        """Run `hook` after readiness was announced: for what may load late."""
+        self._on_ready.append(hook)
+        return hook
+
+    def on_stop(self, hook: Hook) -> Hook:
+        """Run `hook` after the last request, before the stores close."""
+        self._on_stop.append(hook)
+        return hook
+
+    def check(self, name: str, check: Check) -> None:
+        """Add a check to readiness and to `health`."""
+        self.checks[name] = check
+
+    # -- what it says ----------------------------------------------------------------------------------------------
+
+    @property
+    def nc(self) -> Client:
+        """The connection, once started."""
+        if self._broker is None or self._broker._connection is None:
+            raise Unavailable("the bus is not connected yet")
+        return self._broker._connection
+
+    @property
+    def requester(self) -> Requester:
+        """Asks other services; see `ask` for the usual form."""
+        if self._requester is None:
+            raise Unavailable("the bus is not connected yet")
+        return self._requester
+
+    async def ask(
+        self,
+        tenant: str,
+        user: str,
+        service: str,
+        verb: str,
+        payload: bytes | BaseModel | dict[str, Any] = b"{}",
+        *,
+        timeout_seconds: float = 5.0,
+    ) -> bytes:
+        """Ask another service for that user; raises the Refusal that it answers with, or Unavailable."""
+        return await self.requester.ask(
+            subjects.rpc(tenant, user, service, verb),
+            encode(payload),
+            headers=telemetry.outgoing_headers(),
+            timeout_seconds=timeout_seconds,
+        )
+
+    async def publish_live(self, tenant: str, user: str, topic: tuple[str, ...], payload: bytes) -> None:
+        """Progress for whoever listens now; never stored."""
+        await self.nc.publish(subjects.live(tenant, user, *topic), payload)
+
+    def spawn(self, work: Awaitable[Any]) -> asyncio.Task[Any]:
+        """A task that the service holds on to, ends at its stop, and whose failure is logged."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+        return task
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (fault := task.exception()):
+            structlog.get_logger().error("task.failed", exc_info=fault)
+
+    # -- its life --------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Block until told to stop. Exits 1, with one line on why, when it cannot start."""
+        logs.configure(self.name, self.settings.log_level)
+        telemetry.configure_tracing(self.name)
+        try:
+            asyncio.run(self._live())
+        except Exception as fault:
+            structlog.get_logger().exception("service.failed")
+            readiness.announce_failure(f"{self.name}: {fault}")
+            sys.exit(1)
+
+    async def _live(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        await self.start()
+        try:
+            await self._until_ready()
+            readiness.announce_ready()
+            structlog.get_logger().info("service.ready")
+            for hook in self._on_ready:
+                await hook()
+            gc.collect()
+            gc.freeze()
+            await self._stopping.wait()
+        finally:
+            await self.shut_down()
+
+    def stop(self) -> None:
+        """Ask `run` to drain and return."""
+        self._stopping.set()
+
+    async def start(self) -> None:
+        """Connect, open the stores, run the start hooks, then answer."""
+        from remit_chassis.eventstore.stores import EventStores
+        from remit_chassis.keyring import BrokerUserKeys
+
+        broker = self._broker = self._make_broker()
+        operations.register(self)
+        for endpoint in self._endpoints:
+            if not endpoint.hot:
+                self._route(broker, endpoint)
+        await broker.connect()
+        self._requester = Requester(self.nc, self.inbox)
+        await self._requester.start()
+        self.user_keys = self._own_keys or BrokerUserKeys(
+            ask=self.ask, service=self.name, box_seed=read_hex_secret(self.settings.box_key_file)
+        )
+        self.stores = EventStores(self, self.user_keys)
+        await self.stores.open()
+        for hook in self._on_start:
+            await hook()
+        await broker.start()
+        for endpoint in self._endpoints:
+            if endpoint.hot:
+                await self.nc.subscribe(
+                    endpoint.subject,
+                    queue=self.name,
+                    cb=self._on_hot(endpoint),
+                    pending_msgs_limit=-1,
+                    pending_bytes_limit=-1,
+                )
+        if self.settings.metrics_port:
+            self.metrics.listen(self.settings.metrics_port)
+
+    async def shut_down(self) -> None:
+        """Finish what was begun, then close: requests, hooks, tasks, stores, connection."""
+        deadline = self.settings.drain_seconds
+        if self._broker:
+            for subscriber in self._broker.subscribers:
+                await subscriber.stop()
+        serving = [task for task in self._tasks if task.get_name() == "serve"]
+        if serving:
+            await asyncio.wait(serving, timeout=deadline)
+        for hook in reversed(self._on_stop):
+            await hook()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if hasattr(self, "stores"):
+            await self.stores.close()
+        if self._requester:
+            await self._requester.stop()
+        if self._broker:
+            await self._broker.stop()
+
+    async def _until_ready(self) -> None:
+        """Readiness is a write that succeeded, not a flag: wait until every check passes."""
+        while not self._stopping.is_set():
+            report = await self.health()
+            if report["ready"]:
+                return
+            structlog.get_logger().info("service.waiting", checks=report["checks"])
+            await asyncio.wait([asyncio.ensure_future(self._stopping.wait())], timeout=0.1)
+
+    async def health(self) -> dict[str, Any]:
+        """`{"service", "version", "ready", "checks": {name: {"ok", "detail"}}}`."""
+        checks: dict[str, dict[str, Any]] = {}
+        for name, check in self.checks.items():
+            try:
+                checks[name] = {"ok": True, "detail": await check()}
+            except Exception as fault:
+                checks[name] = {"ok": False, "detail": str(fault) or type(fault).__name__}
+        return {
+            "service": self.name,
+            "version": version("remit-chassis"),
+            "ready": all(result["ok"] for result in checks.values()),
+            "checks": checks,
+        }
+
+    # -- the bus ---------------------------------------------------------------------------------------------------
+
+    def _make_broker(self) -> NatsBroker:
+        from faststream.nats import NatsBroker, NatsNKey
+
+        tls: dict[str, Any] = {}
+        if self.settings.nats_ca_file:
+            import ssl
+
+            tls["ssl_context"] = ssl.create_default_context(cafile=str(self.settings.nats_ca_file))
+        return NatsBroker(
+            self.settings.nats_url,
+            security=NatsNKey.from_file(self.settings.nkey_file, **tls),
+            name=self.name,
+            inbox_prefix=self.inbox,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=1,
+            pending_size=PENDING_BYTES,
+            flusher_queue_size=4096,
+            apply_types=False,
+            logger=None,
+            error_cb=self._bus_error,
+            decoder=_undecoded,
+        )
+
+    def _route(self, broker: NatsBroker, endpoint: Endpoint) -> None:
+        # FastStream answers with the inbound correlation header copied out, so it routes only and we answer ourselves.
+        @broker.subscriber(endpoint.subject, queue=self.name, no_reply=True, title=f"{endpoint.kind}.{endpoint.verb}")
+        async def handle(message: Msg) -> None:
+            self._serve(endpoint, message)
+
+    def _on_hot(self, endpoint: Endpoint) -> Callable[[Msg], Awaitable[None]]:
+        async def arrived(message: Msg) -> None:  # no await in here: nats-py runs one callback at a time
+            self._serve(endpoint, message)
+
+        return arrived
+
+    def _serve(self, endpoint: Endpoint, message: Msg) -> None:
+        task = self.spawn(endpoint.serve(message, self._publish, self.metrics))
+        task.set_name("serve")
+
+    async def _publish(self, subject: str, payload: bytes) -> None:
+        await self.nc.publish(subject, payload)
+
+    async def _bus_error(self, fault: Exception) -> None:
+        structlog.get_logger().warning("bus.error", error=str(fault)[:300])
+
+
+async def _undecoded(message: Any) -> Any:
+    """FastStream's decoder: the handler gets the message of the client library as it is."""
+    return message.raw_message

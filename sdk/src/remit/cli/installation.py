@@ -1,0 +1,119 @@
+"""The person at the machine: whoever can read the home's secrets may act as its installer, and as its demo users.
+
+The installer's key reaches administration and nothing else; to act as a user, a session token is issued (and
+recorded) first.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+
+from remit.cli.context import current
+from remit.client import Client, connect
+from remit_contracts import subjects
+from remit_contracts.errors import Absent, NotSignedIn, Unavailable, refusal_from
+from remit_contracts.identity import PLATFORM_TENANT, SYSTEM_USER, Handle
+
+DEFAULT_TTL_SECONDS = 3600
+
+
+def endpoints() -> dict[str, Any]:
+    """`endpoints.json` of the running platform; raises Unavailable when there is none."""
+    path = current.home / "endpoints.json"
+    try:
+        found: dict[str, Any] = orjson.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise Unavailable(f"nothing runs in {current.home}: start it with `remit up --home {current.home}`") from None
+    except (OSError, orjson.JSONDecodeError) as fault:
+        raise Unavailable(f"{path} cannot be read: {fault}") from None
+    return found
+
+
+class Installer:
+    """Asks services with the installer's key."""
+
+    def __init__(self, nc: Any) -> None:
+        self._nc = nc
+
+    async def ask(
+        self,
+        tenant: str,
+        service: str,
+        verb: str,
+        payload: dict[str, Any] | None = None,
+        *,
+        timeout_seconds: float = 10,
+    ) -> dict[str, Any]:
+        """One rpc for the tenant's system user; raises what the service refuses with, or Unavailable."""
+        from nats import errors
+
+        subject = subjects.rpc(tenant, SYSTEM_USER, service, verb)
+        try:
+            answer = await self._nc.request(subject, orjson.dumps(payload or {}), timeout=timeout_seconds)
+        except errors.NoRespondersError:
+            raise Unavailable(f"the {service} service does not answer: see `remit status`") from None
+        except errors.TimeoutError:
+            raise Unavailable(f"the {service} service did not answer {verb} in {timeout_seconds:g} s") from None
+        body: dict[str, Any] = orjson.loads(answer.data)
+        if "error" in body and isinstance(body["error"], dict):
+            raise refusal_from(body)
+        return body
+
+    async def token(self, handle: Handle, ttl_seconds: int = DEFAULT_TTL_SECONDS) -> str:
+        """A new session's token for that user."""
+        issued = await self.ask(
+            handle.tenant, "auth", "issue-token", {"handle": handle.handle, "ttl_seconds": ttl_seconds}
+        )
+        return str(issued["token"])
+
+    async def health(self, service: str) -> dict[str, Any]:
+        """A service's own health report."""
+        return await self.ask(PLATFORM_TENANT, service, "health", timeout_seconds=3)
+
+
+@asynccontextmanager
+async def installer() -> AsyncIterator[Installer]:
+    """Connect as the installer of the current home; raises NotSignedIn when its key cannot be read."""
+    import nats
+
+    url = endpoints()["nats"]
+    seed = current.home / "secrets" / "nkeys" / "installer.nk"
+    if not os.access(seed, os.R_OK):
+        raise NotSignedIn(f"{seed} cannot be read: run as the user who owns the home, or pass --token")
+    try:
+        nc = await nats.connect(
+            url,
+            nkeys_seed=str(seed),
+            inbox_prefix=subjects.service_inbox("installer"),
+            max_reconnect_attempts=1,
+            connect_timeout=3,
+            allow_reconnect=False,
+        )
+    except Exception as fault:
+        raise Unavailable(f"no bus at {url}: {fault or type(fault).__name__}") from None
+    try:
+        yield Installer(nc)
+    finally:
+        await nc.close()
+
+
+@asynccontextmanager
+async def acting_as(who: str | None, token: str | None = None) -> AsyncIterator[Client]:
+    """A client of that user: by token (`--token`, REMIT_TOKEN), or at the machine by TENANT/HANDLE."""
+    url = endpoints()["nats"]
+    token = token or (None if who else os.environ.get("REMIT_TOKEN"))
+    if token is None:
+        if who is None:
+            raise NotSignedIn("say who you are: --as TENANT/HANDLE at the machine, or --token T")
+        async with installer() as office:
+            try:
+                token = await office.token(Handle.parse(who))
+            except Absent:
+                raise Absent(f"there is no user {who}") from None
+    async with connect(url, token=token) as client:
+        yield client

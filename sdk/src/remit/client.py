@@ -1,0 +1,243 @@
+"""The asynchronous client: one connection, one user's session.
+
+PermissionViolation          the bus server refused the subject
+Denied, Absent, Overloaded   (and every other Refusal) a service refused, with a code and a reason
+Unavailable                  nobody answered in time
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import orjson
+
+from remit.session import Session
+from remit.violations import PermissionViolation, Violations
+from remit_contracts import subjects
+from remit_contracts.errors import NotSignedIn, Unavailable, refusal_from
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client as Nats
+    from nats.aio.subscription import Subscription
+
+__all__ = ["Client", "PermissionViolation", "connect"]
+
+ENDED = frozenset({"completed", "failed", "cancelled"})
+DEFAULT_TIMEOUT_SECONDS = 10.0
+
+
+def connect(url: str, *, token: str, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> Client:
+    """A client for `async with`. `url` is `nats://HOST:PORT`, `token` a session token; raises NotSignedIn for
+    another text.
+
+    `timeout_seconds` bounds each single request, not a whole run.
+    """
+    return Client(url, token=token, timeout_seconds=timeout_seconds)
+
+
+class Client:
+    """A user's connection. Use `connect`."""
+
+    def __init__(self, url: str, *, token: str, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> None:
+        self.session = Session.of_token(token)
+        self._url = url
+        self._token = token
+        self._timeout_seconds = timeout_seconds
+        self._violations = Violations()
+        self._nats: Nats | None = None
+
+    async def __aenter__(self) -> Self:
+        import nats
+        from nats import errors
+
+        try:
+            self._nats = await nats.connect(
+                self._url,
+                token=self._token,
+                inbox_prefix=subjects.user_inbox(self.session.caller),
+                error_cb=self._violations.heard,
+                max_reconnect_attempts=5,
+                reconnect_time_wait=1,
+                connect_timeout=5,
+                allow_reconnect=True,
+            )
+        except (errors.AuthorizationError, errors.Error) as refused:
+            text = str(refused).lower()
+            if "authorization" in text or "authentication" in text:
+                raise NotSignedIn(
+                    "the bus refuses this token: it is expired, ended, or not for this platform"
+                ) from None
+            raise Unavailable(f"no bus at {self._url}: {refused}") from None
+        except OSError as fault:
+            raise Unavailable(f"no bus at {self._url}: {fault}") from None
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._nats:
+            await self._nats.close()
+
+    @property
+    def nats(self) -> Nats:
+        """The connection itself, for what this class does not offer."""
+        if self._nats is None:
+            raise Unavailable("not connected: use `async with remit.connect(...)`")
+        return self._nats
+
+    # -- any subject -----------------------------------------------------------------------------------------------
+
+    async def request(self, subject: str, payload: bytes, *, timeout_seconds: float | None = None) -> bytes:
+        """Ask on a subject; raises PermissionViolation, a Refusal of the service, or Unavailable."""
+        from nats import errors
+
+        with self._violations.watching(subject) as refused:
+            asking = asyncio.ensure_future(
+                self.nats.request(subject, payload, timeout=timeout_seconds or self._timeout_seconds)
+            )
+            both: list[asyncio.Future[Any]] = [asking, refused]
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if refused.done():
+                asking.cancel()
+                refused.result()
+            try:
+                answer = (await asking).data
+            except errors.NoRespondersError:
+                raise Unavailable(f"nobody answers {subject}: the service is down, or has no such verb") from None
+            except errors.TimeoutError:
+                raise Unavailable(f"{subject} was not answered in time") from None
+        body = orjson.loads(answer)
+        if (
+            isinstance(body, dict)
+            and isinstance(body.get("error"), dict)
+            and "code" in body["error"]
+            and len(body) == 1
+        ):
+            raise refusal_from(body)
+        return answer
+
+    async def subscribe(self, subject: str) -> Subscription:
+        """Listen on a subject; raises PermissionViolation when the server refuses it."""
+        with self._violations.watching(subject) as refused:
+            subscription = await self.nats.subscribe(subject)
+            await self.nats.flush()  # the server's refusal, if any, comes before its answer to this
+            if refused.done():
+                refused.result()
+        return subscription
+
+    async def publish(self, subject: str, payload: bytes, *, reply: str = "") -> None:
+        """Publish without an answer; raises PermissionViolation when the server refuses the subject."""
+        with self._violations.watching(subject) as refused:
+            await self.nats.publish(subject, payload, reply=reply)
+            await self.nats.flush()
+            if refused.done():
+                refused.result()
+
+    async def command(
+        self, service: str, verb: str, payload: dict[str, Any] | None = None, *, timeout_seconds: float | None = None
+    ) -> dict[str, Any]:
+        """Send a command as this user and give the answer's JSON object."""
+        caller = self.session.caller
+        answer = await self.request(
+            subjects.command(caller.tenant, caller.user, service, verb),
+            orjson.dumps(payload or {}),
+            timeout_seconds=timeout_seconds,
+        )
+        body: dict[str, Any] = orjson.loads(answer)
+        return body
+
+    # -- what people do --------------------------------------------------------------------------------------------
+
+    async def whoami(self) -> dict[str, Any]:
+        """`{"tenant", "user", "session", "roles", "inbox_prefix", "command_prefix", "handle"}`."""
+        return await self.command("auth", "whoami")
+
+    async def start(
+        self, agent: str, prompt: str, *, session: str | None = None, idempotency_key: str | None = None
+    ) -> str:
+        """Start a run and give its id as soon as its acceptance is durable. Raises Denied, Absent, Overloaded."""
+        asked = {"agent": agent, "prompt": prompt, "session": session, "idempotency_key": idempotency_key}
+        started = await self.command(
+            "agent-runtime", "start-run", {key: value for key, value in asked.items() if value is not None}
+        )
+        return str(started["run_id"])
+
+    async def run(
+        self, agent: str, prompt: str, *, timeout_seconds: float = 300.0, idempotency_key: str | None = None
+    ) -> dict[str, Any]:
+        """Start a run, wait for its end, give it as `show` does. Raises Unavailable after `timeout_seconds`."""
+        last: dict[str, Any] = {}
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                async for message in self.stream(agent, prompt, idempotency_key=idempotency_key):
+                    last = message
+        except TimeoutError:
+            raise Unavailable(
+                f"run {last.get('run_id', '')} did not end within {timeout_seconds:g} s; it goes on: remit runs show"
+            ) from None
+        return await self.show(str(last["run_id"]))
+
+    async def stream(
+        self, agent: str, prompt: str, *, idempotency_key: str | None = None
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Progress of a new run, message by message, each with `run_id`, `seq` and `type`; ends with the run.
+
+        Progress is never stored, so after a silence of two seconds the run itself is asked whether it has ended.
+        """
+        caller = self.session.caller
+        subscription = await self.subscribe(f"{subjects.live(caller.tenant, caller.user, 'run')}.*")
+        try:
+            run_id = await self.start(agent, prompt, idempotency_key=idempotency_key)
+            yield {"run_id": run_id, "seq": 0, "type": "status", "status": "accepted"}
+            subject = subjects.live_run(caller.tenant, caller.user, run_id)
+            while True:
+                message = await _next(subscription, subject, seconds=2.0)
+                if message is None:
+                    view = await self.show(run_id)
+                    if view["status"] not in ENDED:
+                        continue
+                    message = {"run_id": run_id, "type": "end", "status": view["status"]}
+                yield message
+                if message.get("type") == "end":
+                    return
+        finally:
+            await subscription.unsubscribe()
+
+    async def show(self, run_id: str) -> dict[str, Any]:
+        """One run: status, answer, error, usage, steps."""
+        return await self.command("agent-runtime", "show-run", {"run_id": run_id})
+
+    async def cancel(self, run_id: str) -> dict[str, Any]:
+        """End a run that has not ended."""
+        return await self.command("agent-runtime", "cancel-run", {"run_id": run_id})
+
+    async def runs(self) -> list[dict[str, Any]]:
+        """One's own runs, newest first, each with `run_id` and `status`."""
+        return list((await self.command("agent-runtime", "list-runs"))["runs"])
+
+    async def trail(
+        self, *, after: int | None = None, limit: int | None = None, of: str | None = None
+    ) -> dict[str, Any]:
+        """A page of one's own trail or, where policy allows, another's: `{"entries": [...], "next": int | None}`."""
+        asked = {"after": after, "limit": limit, "of": of}
+        return await self.command(
+            "audit", "show-trail", {key: value for key, value in asked.items() if value is not None}
+        )
+
+
+async def _next(subscription: Subscription, subject: str, *, seconds: float) -> dict[str, Any] | None:
+    from nats import errors
+
+    deadline = asyncio.get_running_loop().time() + seconds
+    while (left := deadline - asyncio.get_running_loop().time()) > 0:
+        try:
+            message = await subscription.next_msg(timeout=left)
+        except errors.TimeoutError:
+            return None
+        if message.subject == subject:
+            body: dict[str, Any] = orjson.loads(message.data)
+            return body
+    return None
