@@ -36,8 +36,8 @@ def register(service: Service) -> None:
 
     @service.rpc("log-head", Nothing)
     async def log_head(_: Nothing, caller: Caller) -> dict[str, Any]:
-        last, digest = service.stores.of(caller.tenant).head()
-        return {"last_notification_id": last, "head_hash": digest.hex()}
+        head = service.stores.of(caller.tenant).head()
+        return {"last_notification_id": head.notification_id, "head_hash": head.hash.hex()}
 
     @service.rpc("republish", Republish)
     async def republish(command: Republish, caller: Caller) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from hashlib import sha256
 from typing import Final
 
@@ -63,21 +64,29 @@ class Envelope(msgspec.Struct, frozen=True):
     prev_hash: bytes
     hash: bytes = b""
 
-    def digest(self) -> bytes:
-        """SHA-256 (32 bytes) over the canonical encoding in this module's docstring; `hash` itself is left out."""
-        fields = (
-            self.service.encode(),
-            self.tenant.encode(),
-            self.user.encode(),
-            b"%d" % self.notification_id,
-            self.originator_id.encode(),
-            b"%d" % self.originator_version,
-            self.topic.encode(),
-            self.recorded_at.encode(),
-            self.state,
-            self.prev_hash,
+    def encoded(self) -> bytes:
+        """The canonical encoding in this module's docstring; `hash` itself is left out."""
+        return b"".join(
+            (
+                ENCODING,
+                _field(self.service),
+                _field(self.tenant),
+                _field(self.user),
+                _field(str(self.notification_id)),
+                _field(self.originator_id),
+                _field(str(self.originator_version)),
+                _field(self.topic),
+                _field(self.recorded_at),
+                len(self.state).to_bytes(4, "big"),
+                self.state,
+                len(self.prev_hash).to_bytes(4, "big"),
+                self.prev_hash,
+            )
         )
-        return sha256(ENCODING + b"".join([len(field).to_bytes(4, "big") + field for field in fields])).digest()
+
+    def digest(self) -> bytes:
+        """SHA-256 (32 bytes) over `encoded()`."""
+        return sha256(self.encoded()).digest()
 
     def sealed(self) -> Envelope:
         """The same envelope with `hash` set to its digest."""
@@ -103,6 +112,12 @@ class Envelope(msgspec.Struct, frozen=True):
             PREVIOUS_HASH: self.prev_hash.hex(),
             HASH: self.hash.hex(),
         }
+
+
+@lru_cache(maxsize=8192)
+def _field(text: str) -> bytes:
+    encoded = text.encode()
+    return len(encoded).to_bytes(4, "big") + encoded
 
 
 def from_message(headers: Mapping[str, str] | None, data: bytes, subject: str) -> Envelope:

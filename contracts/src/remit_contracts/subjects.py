@@ -106,6 +106,16 @@ def events_of_service(tenant: str, service: str) -> str:
     return f"{ROOT}.{label(tenant, kind='tenant')}.*.evt.{label(service)}.*"
 
 
+def any_event(service: str) -> str:
+    """What a service's relay publishes to, for every tenant and user."""
+    return f"{ROOT}.*.*.evt.{label(service)}.*"
+
+
+def any_live(*topic: str) -> str:
+    """Progress of one kind, for every tenant and user; a topic may be `*`."""
+    return ".".join((ROOT, "*", "*", "live", *(t if t == "*" else label(t, kind="topic") for t in topic)))
+
+
 def live(tenant: str, user: str, *topic: str) -> str:
     """`remit.{tenant}.{user}.live.{topic...}`."""
     return ".".join(
@@ -133,6 +143,17 @@ def user_inbox(caller: Caller) -> str:
 def service_inbox(service: str) -> str:
     """`_INBOX_SVC.{service}`, without a trailing dot."""
     return f"{SERVICE_INBOX}.{label(service)}"
+
+
+def client_may_publish(caller: Caller) -> list[str]:
+    """All that a user's client may say: its own commands, and discovery of its own agents."""
+    return [f"{command_prefix(caller.tenant, caller.user)}.>", "$SRV.INFO.agents", "$SRV.PING.agents.*"]
+
+
+def client_may_subscribe(caller: Caller) -> list[str]:
+    """All that a user's client may hear: its live progress, its agents' heartbeats, and its session's own inbox."""
+    tenant, user = label(caller.tenant, kind="tenant"), label(caller.user, kind="user")
+    return [f"{ROOT}.{tenant}.{user}.live.>", f"agents.hb.*.{tenant}_{user}.*", f"{user_inbox(caller)}.>"]
 
 
 def session_of_reply(reply: str, tenant: str, user: str) -> str:

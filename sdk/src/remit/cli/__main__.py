@@ -16,7 +16,7 @@ from cyclopts import App, CycloptsError, Parameter
 from remit.cli import context
 from remit_contracts.errors import Refusal, RemitError
 
-NOUNS = ("runs", "trail", "roles", "users", "tenants", "agents", "connections", "leases", "policy", "audit", "verify")
+NOUNS = ("runs", "trail", "roles", "users", "tenants", "agents", "connections", "leases", "audit")
 VERBS = {
     "up": "platform",
     "down": "platform",

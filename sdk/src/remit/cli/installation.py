@@ -6,12 +6,14 @@ recorded) first.
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import orjson
+from cyclopts import Parameter
 
 from remit.cli.context import current
 from remit.client import Client, connect
@@ -20,6 +22,10 @@ from remit_contracts.errors import Absent, NotSignedIn, Unavailable, refusal_fro
 from remit_contracts.identity import PLATFORM_TENANT, SYSTEM_USER, Handle
 
 DEFAULT_TTL_SECONDS = 3600
+
+T = TypeVar("T")
+As = Annotated[str | None, Parameter(name="--as", help="TENANT/HANDLE, at the machine.")]
+Token = Annotated[str | None, Parameter(help="A session token (REMIT_TOKEN).")]
 
 
 def endpoints() -> dict[str, Any]:
@@ -38,7 +44,7 @@ class Installer:
     """Asks services with the installer's key."""
 
     def __init__(self, nc: Any) -> None:
-        self._nc = nc
+        self.nc = nc
 
     async def ask(
         self,
@@ -54,7 +60,7 @@ class Installer:
 
         subject = subjects.rpc(tenant, SYSTEM_USER, service, verb)
         try:
-            answer = await self._nc.request(subject, orjson.dumps(payload or {}), timeout=timeout_seconds)
+            answer = await self.nc.request(subject, orjson.dumps(payload or {}), timeout=timeout_seconds)
         except errors.NoRespondersError:
             raise Unavailable(f"the {service} service does not answer: see `remit status`") from None
         except errors.TimeoutError:
@@ -77,11 +83,11 @@ class Installer:
 
 
 @asynccontextmanager
-async def installer() -> AsyncIterator[Installer]:
-    """Connect as the installer of the current home; raises NotSignedIn when its key cannot be read."""
+async def installer(url: str | None = None) -> AsyncIterator[Installer]:
+    """Connect as the installer of the current home; raises NotSignedIn when its key cannot be read, or Unavailable."""
     import nats
 
-    url = endpoints()["nats"]
+    url = url or str(endpoints()["nats"])
     seed = current.home / "secrets" / "nkeys" / "installer.nk"
     if not os.access(seed, os.R_OK):
         raise NotSignedIn(f"{seed} cannot be read: run as the user who owns the home, or pass --token")
@@ -117,3 +123,23 @@ async def acting_as(who: str | None, token: str | None = None) -> AsyncIterator[
                 raise Absent(f"there is no user {who}") from None
     async with connect(url, token=token) as client:
         yield client
+
+
+def as_user(who: str | None, token: str | None, ask: Callable[[Client], Awaitable[T]]) -> T:
+    """Run one question as that user, to its end."""
+
+    async def go() -> T:
+        async with acting_as(who, token) as client:
+            return await ask(client)
+
+    return asyncio.run(go())
+
+
+def as_installer(ask: Callable[[Installer], Awaitable[T]]) -> T:
+    """Run one question as the installer, to its end."""
+
+    async def go() -> T:
+        async with installer() as office:
+            return await ask(office)
+
+    return asyncio.run(go())

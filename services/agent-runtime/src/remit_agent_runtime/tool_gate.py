@@ -1,0 +1,257 @@
+"""The tool gate: the only way to a tool, for every agent of every framework.
+
+    turn -> decide -> ToolCallAuthorized on disk, the lease asked for meanwhile -> only after both: the tool -> ToolCallCompleted on disk
+
+A denial is recorded as ToolCallDenied and nothing else happens. An outcome that nobody knows is ToolCallUnknown, and the call is never
+made again. What the journal already holds is answered from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, Protocol
+
+
+from remit_agent_runtime.domain import ToolCall as JournaledCall
+from remit_agent_runtime.fairness import FairGate
+from remit_agent_runtime.inhand import RunInHand
+from remit_agent_runtime.model_gate import Diverged
+from remit_agent_runtime.tool_host_client import OutcomeUnknown, ToolCall, ToolOutcome
+from remit_agent_runtime.toolhost.catalog import ToolDescriptor
+from remit_contracts.errors import Refusal, Unavailable
+from remit_contracts.fast_decisions import DecisionAnswer, DecisionContext, ask
+from remit_contracts.leases import LeaseAnswer, LeaseRequest
+from remit_contracts.permits import args_digest
+
+DEADLINE_SECONDS: Final = 30.0
+"""How long a tool may take."""
+DECIDE_SECONDS: Final = 2.0
+"""How long one question to policy may take; without an answer there is no call."""
+LEASE_SECONDS: Final = 2.0
+
+
+class ToolChanged(Refusal):
+    """The tool is not the one that the run was accepted with."""
+
+    code = "tool.changed"
+
+
+class Ask(Protocol):
+    """`Service.ask`."""
+
+    def __call__(
+        self, tenant: str, user: str, service: str, verb: str, payload: bytes, *, timeout_seconds: float
+    ) -> Coroutine[Any, Any, bytes]:
+        """The answer's bytes; a refusal is raised."""
+
+
+class ToolHost(Protocol):
+    """`ToolHostClient`, as far as the gate needs it."""
+
+    def call(self, call: ToolCall) -> Coroutine[Any, Any, ToolOutcome]:
+        """What the tool gave; raises OutcomeUnknown when nobody can know, and Unavailable when nothing was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolReturn:
+    """What became of a call. `error` is `{"code", "reason", "decision_id"}` for every outcome but `completed`."""
+
+    ordinal: int
+    outcome: Literal["completed", "failed", "denied", "unknown"]
+    content: Any = None
+    error: dict[str, Any] | None = None
+    withheld: dict[str, Any] = field(default_factory=dict)
+
+
+class ToolGate:
+    """Shared by all runs of the process."""
+
+    def __init__(self, *, ask: Ask, host: ToolHost, turns: FairGate) -> None:
+        self._ask = ask
+        self._host = host
+        self._turns = turns
+
+    async def call(self, hand: RunInHand, tool: ToolDescriptor, arguments: dict[str, Any]) -> ToolReturn:
+        """Make the run's next tool call, or answer it from the journal.
+
+        Raises Diverged, BudgetSpent, Overloaded (nothing was recorded), ToolChanged, MalformedCommand (arguments that are no plain JSON),
+        and what a save raises: after that the run in hand is stale.
+        """
+        digest = args_digest(arguments)
+        if (recorded := _recorded(hand, tool.name, digest)) is not None:
+            return recorded
+        frozen = hand.run.bindings.get("tools", {}).get(tool.name)
+        if frozen is not None and frozen != tool.digest:
+            raise ToolChanged(f"the tool {tool.name!r} changed since run {hand.run.run_id} was accepted: start a new run")
+        ordinal = hand.run.reserve_tool_call()
+        await self._turns.enter(hand.fair_key)
+        try:
+            returned = await self._call(hand, tool, arguments, digest, ordinal)
+        finally:
+            self._turns.leave(hand.fair_key)
+        hand.tool_calls_made += 1
+        return returned
+
+    async def _call(
+        self, hand: RunInHand, tool: ToolDescriptor, arguments: dict[str, Any], digest: str, ordinal: int
+    ) -> ToolReturn:
+        run = hand.run
+        try:
+            answer = await self._decide(hand, tool, digest, ordinal)
+        except Unavailable as silence:
+            return await self._denied(hand, tool, arguments, digest, ordinal, "", silence.refusal_code, silence.reason)
+        context = answer.context
+        if answer.decision is not True or not context.permit:
+            code = context.reasons[0].code if context.reasons else "policy.denied"
+            reason = answer.reason or "policy denied it"
+            return await self._denied(hand, tool, arguments, digest, ordinal, context.decision_id, code, reason)
+        run.authorize_tool_call(
+            ordinal=ordinal,
+            tool=tool.name,
+            arguments=arguments,
+            args_digest=digest,
+            decision=as_recorded(answer),
+            permit=context.permit,
+            at=hand.clock(),
+        )
+        saving = hand.save_later()
+        leasing = asyncio.ensure_future(self._lease(hand, tool, context.permit)) if tool.connection else None
+        try:
+            await saving.done()
+        except BaseException:
+            if leasing:
+                leasing.cancel()
+            raise
+        try:
+            lease = await leasing if leasing else None
+        except Refusal as refused:
+            error = refused.as_dict()["error"]
+            return await self._completed(hand, ordinal, _never_called(error), lease_id="")
+        try:
+            outcome = await self._host.call(
+                ToolCall(
+                    permit=context.permit,
+                    sealed_lease=lease.sealed_secret if lease else None,
+                    tool=tool.name,
+                    arguments=arguments,
+                    idempotency_key=f"{run.run_id}:{ordinal}",
+                    deadline_seconds=DEADLINE_SECONDS,
+                )
+            )
+        except OutcomeUnknown as lost:
+            run.lose_tool_call(ordinal=ordinal, reason=str(lost), at=hand.clock())
+            await hand.save()
+            return returned_from(run.tool_calls[ordinal - 1])
+        except Refusal as refused:
+            outcome = _never_called(refused.as_dict()["error"])
+        return await self._completed(hand, ordinal, outcome, lease_id=lease.lease_id if lease else "")
+
+    async def _decide(self, hand: RunInHand, tool: ToolDescriptor, digest: str, ordinal: int) -> DecisionAnswer:
+        request = ask(
+            user=hand.user,
+            action="tool.call",
+            resource_type="tool",
+            resource_id=tool.name,
+            tenant=hand.tenant,
+            data_sources=tool.data_sources,
+            context=DecisionContext(
+                run=hand.run.run_id,
+                ordinal=ordinal,
+                args_digest=digest,
+                session=hand.run.session,
+                agent=str(hand.run.agent.get("name", "")),
+                scopes=tool.scopes,
+            ),
+        )
+        payload = await self._ask(
+            hand.tenant, hand.user, "policy", "decide", request.to_bytes(), timeout_seconds=DECIDE_SECONDS
+        )
+        return DecisionAnswer.from_bytes(payload)
+
+    async def _lease(self, hand: RunInHand, tool: ToolDescriptor, permit: str) -> LeaseAnswer:
+        request = LeaseRequest(permit=permit, tool=tool.name, connection=tool.connection or "")
+        payload = await self._ask(
+            hand.tenant, hand.user, "credential-broker", "lease", request.to_bytes(), timeout_seconds=LEASE_SECONDS
+        )
+        return LeaseAnswer.from_bytes(payload)
+
+    async def _denied(
+        self,
+        hand: RunInHand,
+        tool: ToolDescriptor,
+        arguments: dict[str, Any],
+        digest: str,
+        ordinal: int,
+        decision_id: str,
+        code: str,
+        reason: str,
+    ) -> ToolReturn:
+        hand.run.deny_tool_call(
+            ordinal=ordinal,
+            tool=tool.name,
+            arguments=arguments,
+            args_digest=digest,
+            decision_id=decision_id,
+            code=code,
+            reason=reason,
+            at=hand.clock(),
+        )
+        await hand.save()
+        return returned_from(hand.run.tool_calls[ordinal - 1])
+
+    async def _completed(self, hand: RunInHand, ordinal: int, outcome: ToolOutcome, *, lease_id: str) -> ToolReturn:
+        hand.run.complete_tool_call(
+            ordinal=ordinal,
+            ok=outcome.ok,
+            result=outcome.content,
+            error=outcome.error,
+            withheld=outcome.withheld,
+            lease_id=lease_id,
+            cpu_seconds=outcome.cpu_seconds,
+            wall_seconds=outcome.wall_seconds,
+            at=hand.clock(),
+        )
+        await hand.save()
+        return returned_from(hand.run.tool_calls[ordinal - 1])
+
+
+def as_recorded(answer: DecisionAnswer) -> dict[str, Any]:
+    """The whole decision as plain JSON; `input` is the text that the engine was given, so that its digest can be checked."""
+    context = answer.context
+    return {
+        "decision_id": context.decision_id,
+        "decision": answer.decision,
+        "reasons": [{"code": reason.code, "message": reason.message} for reason in context.reasons],
+        "obligations": [{"type": each.type, "properties": each.properties} for each in context.obligations],
+        "bundle_digest": context.bundle_digest,
+        "data_revision": context.data_revision,
+        "evaluated_at": context.evaluated_at,
+        "input": bytes(context.input).decode(),
+    }
+
+
+def returned_from(call: JournaledCall) -> ToolReturn:
+    """What a recorded call gave, the same at every replay."""
+    if call.outcome == "authorized":
+        raise Diverged(f"tool call {call.ordinal} is still open: a run that starts again closes it first")
+    return ToolReturn(call.ordinal, call.outcome, call.result, call.error, call.withheld)
+
+
+def _recorded(hand: RunInHand, tool: str, digest: str) -> ToolReturn | None:
+    made = hand.tool_calls_made
+    if made >= len(hand.run.tool_calls):
+        return None
+    recorded = hand.run.tool_calls[made]
+    if (recorded.tool, recorded.args_digest) != (tool, digest):
+        raise Diverged(
+            f"tool call {recorded.ordinal} is for {tool!r} with other arguments than the recorded call of {recorded.tool!r}: "
+            "the agent is not deterministic, start a new run"
+        )
+    hand.tool_calls_made += 1
+    return returned_from(recorded)
+
+
+def _never_called(error: dict[str, Any]) -> ToolOutcome:
+    return ToolOutcome(ok=False, error=error)

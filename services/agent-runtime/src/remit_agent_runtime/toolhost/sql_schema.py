@@ -1,0 +1,82 @@
+"""What a SQLite source holds: its tables and views with their columns, read once per version of the file."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+from remit_agent_runtime.toolhost.definitions import ToolInvalid
+
+
+class Table(NamedTuple):
+    """A base table; `generated` are those of its columns that are computed from others."""
+
+    name: str
+    columns: tuple[str, ...]
+    generated: frozenset[str]
+
+
+class View(NamedTuple):
+    """A view of the source, with the statement that made it."""
+
+    name: str
+    columns: tuple[str, ...]
+    statement: str
+
+
+class SourceSchema(NamedTuple):
+    """Virtual tables, shadow tables and SQLite's own tables are not part of it: nothing can be withheld from them."""
+
+    tables: tuple[Table, ...]
+    views: tuple[View, ...]
+
+    def told(self) -> str:
+        """For a model: `flights(year, month, ...), airlines(carrier, name)`."""
+        return ", ".join(f"{each.name}({', '.join(each.columns)})" for each in (*self.tables, *self.views))
+
+
+def uri_of(source: Path) -> str:
+    """The read-only URI of a source."""
+    return f"file:{quote(str(source))}?mode=ro"
+
+
+def read_schema(source: Path) -> SourceSchema:
+    """The schema of the file as it is now; raises ToolInvalid when it is no SQLite file."""
+    try:
+        status = source.stat()
+        return _read(source, status.st_mtime_ns, status.st_size)
+    except (OSError, sqlite3.Error) as fault:
+        raise ToolInvalid(f"the source {source.name} cannot be read ({fault}): load it, or correct `source`") from None
+
+
+@lru_cache(maxsize=256)
+def _read(source: Path, changed_ns: int, size_bytes: int) -> SourceSchema:
+    del changed_ns, size_bytes  # they are the version in the cache's key
+    with closing(sqlite3.connect(uri_of(source), uri=True)) as connection:
+        connection.execute("PRAGMA trusted_schema = OFF")
+        kinds = {row[1]: row[2] for row in connection.execute("PRAGMA main.table_list") if row[0] == "main"}
+        tables = tuple(_table(connection, name) for name in sorted(kinds) if kinds[name] == "table" and _ours(name))
+        statements = connection.execute("SELECT name, sql FROM main.sqlite_master WHERE type = 'view'").fetchall()
+        views = tuple(_view(connection, name, sql) for name, sql in sorted(statements) if _ours(name) and sql)
+    return SourceSchema(tables, tuple(view for view in views if view is not None))
+
+
+def _ours(name: str) -> bool:
+    return not name.lower().startswith("sqlite_")
+
+
+def _table(connection: sqlite3.Connection, name: str) -> Table:
+    rows = connection.execute("SELECT name, hidden FROM pragma_table_xinfo(?, 'main')", (name,)).fetchall()
+    return Table(name, tuple(row[0] for row in rows), frozenset(row[0] for row in rows if row[1]))
+
+
+def _view(connection: sqlite3.Connection, name: str, statement: str) -> View | None:
+    try:
+        rows = connection.execute("SELECT name FROM pragma_table_xinfo(?, 'main')", (name,)).fetchall()
+    except sqlite3.Error:  # it names a table that is gone: the view answers nothing, so it is not offered
+        return None
+    return View(name, tuple(row[0] for row in rows), statement)

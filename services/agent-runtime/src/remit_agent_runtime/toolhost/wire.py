@@ -1,0 +1,102 @@
+"""What the runtime and its tool host say to each other over one socketpair: frames of a 4-byte length and JSON.
+
+The runtime speaks first (`Setup`), the host answers `Ready`; then calls and cancellations go one way and outcomes the
+other, in any order, matched by `id`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from typing import Any, Final
+
+import msgspec
+
+MAX_FRAME_BYTES: Final = 4 * 1024 * 1024
+LIMIT_BYTES: Final = 256 * 1024
+"""Buffer of a stream reader."""
+
+_LENGTH = struct.Struct(">I")
+
+
+class FrameTooLarge(ValueError):
+    """A frame over MAX_FRAME_BYTES: the other side is not what it should be, or a result was not capped."""
+
+
+class Setup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where things lie. Paths only: no secret crosses the socket or stands in an argument list."""
+
+    home: str
+    key_file: str
+    permit_public_key_file: str
+    broker_public_key_file: str
+    threads: int = 4
+    memory_limit_bytes: int = 1024**3
+
+
+class Ready(msgspec.Struct, frozen=True, kw_only=True):
+    """The host takes calls, or says why it never will."""
+
+    pid: int = 0
+    refused: str = ""
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="call"):
+    """One tool call. Tenant and user are not said here: the permit proves them."""
+
+    id: int
+    permit: str
+    sealed_lease: str | None
+    tool: str
+    arguments: dict[str, Any]
+    idempotency_key: str
+    deadline_seconds: float
+
+
+class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="cancel"):
+    """Nobody waits for this call any more."""
+
+    id: int
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a call; `error` is `{"code", "reason"}`."""
+
+    id: int
+    ok: bool
+    content: Any = None
+    error: dict[str, str] | None = None
+    withheld: dict[str, Any] = {}
+    cpu_seconds: float = 0.0
+    wall_seconds: float = 0.0
+
+
+def frame(message: msgspec.Struct) -> bytes:
+    """The bytes of one message; raises FrameTooLarge."""
+    body = _ENCODER.encode(message)
+    if len(body) > MAX_FRAME_BYTES:
+        raise FrameTooLarge(f"a message of {len(body)} bytes is over the {MAX_FRAME_BYTES} that a frame may have")
+    return _LENGTH.pack(len(body)) + body
+
+
+async def read_frame(reader: asyncio.StreamReader) -> bytes | None:
+    """The next message's JSON, or None when the other side has gone; raises FrameTooLarge."""
+    try:
+        (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+        if length > MAX_FRAME_BYTES:
+            raise FrameTooLarge(f"a frame of {length} bytes was announced and {MAX_FRAME_BYTES} are allowed")
+        return await reader.readexactly(length)
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return None
+
+
+def decode_request(body: bytes) -> Call | Cancel:
+    """Raises msgspec.MsgspecError."""
+    return _REQUESTS.decode(body)
+
+
+_ENCODER = msgspec.json.Encoder()
+_REQUESTS: msgspec.json.Decoder[Call | Cancel] = msgspec.json.Decoder(Call | Cancel)
+decode_setup = msgspec.json.Decoder(Setup).decode
+decode_ready = msgspec.json.Decoder(Ready).decode
+decode_outcome = msgspec.json.Decoder(Outcome).decode

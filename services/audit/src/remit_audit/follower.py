@@ -1,0 +1,131 @@
+"""One tenant's event stream, followed into the tenant's ledger.
+
+A message is acknowledged when the ledger has committed it, or has found that it is no event. Missing events are asked for at the
+service that has them, again and again until they come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import structlog
+from nats.errors import Error as NatsError
+
+from remit_audit.findings import Finding
+from remit_audit.ledger import Ledger, Receipt
+from remit_audit.pull import Pull
+from remit_contracts import subjects
+from remit_contracts.errors import Refusal, Tampered, Unavailable
+from remit_contracts.events import Envelope, from_message
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+    from nats.aio.msg import Msg
+
+ASK_AGAIN_SECONDS = 5.0
+_FIRST_PAUSE_SECONDS = 0.2
+_LONGEST_PAUSE_SECONDS = 5.0
+
+RaiseAlarm = Callable[[str, Finding, str], Awaitable[None]]
+"""`raise_alarm(tenant, finding, episode)`."""
+AskAgain = Callable[[str, str, int, int], Awaitable[None]]
+"""`ask_again(tenant, service, first, last)`: have a service publish a range again; raises Unavailable."""
+
+
+class Follower:
+    """Runs until stopped. `refused` says why the ledger takes nothing more, and is empty while it does."""
+
+    def __init__(self, nc: Client, ledger: Ledger, *, raise_alarm: RaiseAlarm, ask_again: AskAgain) -> None:
+        self.ledger = ledger
+        self.tenant = ledger.tenant
+        self.stream = subjects.events_stream(ledger.tenant)
+        self.refused = ""
+        self.grown = asyncio.Condition()
+        self._nc = nc
+        self._raise_alarm = raise_alarm
+        self._ask_again = ask_again
+        self._asked: dict[tuple[str, int, int], float] = {}
+
+    async def run(self) -> None:
+        """Follow; every failure of bus or disk is waited out."""
+        pause = _FIRST_PAUSE_SECONDS
+        while not self.refused:
+            pull = Pull(self._nc, self.stream)
+            try:
+                await pull.start()
+                while not self.refused:
+                    await self._take(await pull.batch())
+                    pause = _FIRST_PAUSE_SECONDS
+            except (Unavailable, NatsError, OSError) as fault:
+                structlog.get_logger().warning("audit.waiting", tenant=self.tenant, reason=str(fault)[:300])
+            finally:
+                await pull.stop()
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+    async def receive(self, envelopes: list[Envelope]) -> Receipt | None:
+        """Give envelopes to the ledger, raise what it finds, ask for what it lacks; None when it refuses."""
+        try:
+            receipt = await asyncio.to_thread(self.ledger.receive, envelopes)
+        except Tampered as fault:
+            await self.refuse(fault.reason)
+            return None
+        for found in receipt.findings:
+            await self._raise_alarm(self.tenant, found, "")
+        if receipt.appended:
+            async with self.grown:
+                self.grown.notify_all()
+        if receipt.held:
+            await self.ask_for_gaps()
+        return receipt
+
+    async def refuse(self, reason: str) -> None:
+        """Take and sign nothing more: what is stored contradicts what was signed."""
+        self.refused = reason
+        await self._raise_alarm(self.tenant, Finding("ledger", "checkpoint.contradicted", reason), "")
+
+    async def ask_for_gaps(self) -> None:
+        """Ask for every range that is missing before what is held."""
+        for service, first, last in await asyncio.to_thread(self.ledger.gaps):
+            await self.ask(service, first, last)
+
+    async def ask(self, service: str, first: int, last: int) -> None:
+        """Have a service publish a range again, once in ASK_AGAIN_SECONDS. That it was needed is an alarm."""
+        now = asyncio.get_running_loop().time()
+        if self._asked.get((service, first, last), 0.0) > now - ASK_AGAIN_SECONDS:
+            return
+        self._asked = {key: at for key, at in self._asked.items() if at > now - ASK_AGAIN_SECONDS}
+        self._asked[service, first, last] = now
+        reason = f"events {first} to {last} of {service} did not come, and were asked for again"
+        await self._raise_alarm(self.tenant, Finding("stream", "record.missing", reason, service, first), "")
+        try:
+            await self._ask_again(self.tenant, service, first, last)
+        except Refusal as refusal:
+            structlog.get_logger().warning("audit.not_republished", tenant=self.tenant, origin=service, reason=refusal.reason)
+
+    async def reaches(self, service: str, number: int) -> None:
+        """Wait until the ledger has a service's event of that number."""
+        async with self.grown:
+            await self.grown.wait_for(lambda: self.ledger.head(service)[0] >= number)
+
+    async def _take(self, messages: list[Msg]) -> None:
+        envelopes: list[Envelope] = []
+        for message in messages:
+            try:
+                envelopes.append(event_in(self.tenant, message))
+            except Tampered as fault:
+                sequence = message.metadata.sequence.stream
+                found = Finding("stream", "record.altered", f"sequence {sequence}: {fault.reason}")
+                await self._raise_alarm(self.tenant, found, "")
+        if await self.receive(envelopes) is not None:
+            await messages[-1].ack()
+
+
+def event_in(tenant: str, message: Msg) -> Envelope:
+    """The event in a message of a tenant's stream; raises Tampered."""
+    envelope = from_message(message.headers, message.data, message.subject)
+    if envelope.tenant != tenant:
+        raise Tampered(f"an event of {envelope.tenant} lies in the stream of {tenant}")
+    return envelope

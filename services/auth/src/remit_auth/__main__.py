@@ -1,0 +1,73 @@
+"""The auth service: constructs everything, then runs until told to stop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from remit_auth import handlers
+from remit_auth.application import Accounts
+from remit_auth.callout import Callout
+from remit_auth.callout_responder import CalloutResponder
+from remit_auth.issuer import DevelopmentIssuer
+from remit_auth.projections import Directory
+from remit_auth.refusal_log import RefusalLog
+from remit_auth.settings import AuthSettings
+from remit_auth.verifier import Verifier
+from remit_chassis.nkeys import SignKey, XKey
+from remit_chassis.service import Service
+from remit_chassis.settings import read_hex_secret
+from remit_contracts.directory import DirectoryNotice
+from remit_contracts.messages import encode
+
+if TYPE_CHECKING:
+    from remit_chassis.eventstore.store import EventStore
+
+
+def main() -> None:
+    """Entry point `auth` of the group `remit.services`."""
+    build(AuthSettings()).run()
+
+
+def build(settings: AuthSettings) -> Service:
+    """The service, not yet started; raises BuiltInIssuerRefused, or ValueError for an unreadable key file."""
+    issuer = DevelopmentIssuer(read_hex_secret(settings.issuer_key_file), oidc_issuer=settings.oidc_issuer)
+    service = Service("auth", settings)
+    directory = Directory()
+    log = RefusalLog()
+    callout = Callout(
+        issuer=SignKey.read(settings.callout_issuer_file),
+        xkey=XKey.read(settings.callout_xkey_file),
+        verifier=Verifier(issuer.public_key),
+        directory=directory,
+        clock=service.clock,
+        log=log,
+    )
+
+    responder = CalloutResponder(callout, settings, log)
+
+    def store_of(tenant: str) -> EventStore:
+        return service.stores.of(tenant)  # there are none before the service has started
+
+    async def notify(tenant: str, user: str, revision: int) -> None:
+        await service.publish_live(tenant, user, ("directory",), encode(DirectoryNotice(revision=revision)))
+
+    accounts = Accounts(
+        store_of=store_of,
+        directory=directory,
+        issuer=issuer,
+        notify=notify,
+        clock=service.clock,
+    )
+    handlers.register(service, accounts, directory)
+
+    async def read_then_let_in() -> None:
+        await accounts.rebuild(service.stores.tenants())
+        await responder.open()
+
+    async def begin() -> None:
+        service.spawn(read_then_let_in())
+
+    service.on_start(begin)
+    service.on_stop(responder.close)
+    service.check("callout", responder.check)
+    return service

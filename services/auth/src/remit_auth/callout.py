@@ -1,0 +1,123 @@
+"""The auth callout: the bus server asks about every connection, and hears exactly what that user may do, or an error.
+
+A request is a JWT of the server's, sealed to our xkey; the answer is a JWT of ours, sealed to the server's. Nothing
+here waits for a disk or another service. Whoever is refused hears one error, whatever the reason: that is in the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from remit_auth.projections import Directory
+from remit_auth.refusal_log import RefusalLog
+from remit_auth.verifier import Credential, Verifier
+from remit_chassis.nkeys import BadClaims, SignKey, XKey, decode_claims, encode_claims
+from remit_contracts import subjects
+from remit_contracts.errors import NotSignedIn
+from remit_contracts.identity import Caller
+
+ACCOUNT = "APP"
+SERVER_XKEY = "Nats-Server-Xkey"
+REQUEST_AUDIENCE = "nats-authorization-request"
+REFUSED = "not signed in"
+MAX_REQUEST_BYTES = 64 * 1024
+MAX_SUBSCRIPTIONS = 100
+MAX_PAYLOAD_BYTES = 128 * 1024  # twice what a command may have, so that the service refuses with a reason first
+
+
+class Callout:
+    """Turns one request into one answer."""
+
+    def __init__(
+        self,
+        *,
+        issuer: SignKey,
+        xkey: XKey,
+        verifier: Verifier,
+        directory: Directory,
+        clock: Callable[[], datetime],
+        log: RefusalLog,
+    ) -> None:
+        self._issuer = issuer
+        self._xkey = xkey
+        self._verifier = verifier
+        self._directory = directory
+        self._clock = clock
+        self._log = log
+
+    def answer(self, data: bytes, headers: Mapping[str, str] | None) -> bytes:
+        """The sealed answer; raises BadClaims for what is no sealed request of a server, which gets none."""
+        server_xkey = (headers or {}).get(SERVER_XKEY, "")
+        if not server_xkey or len(data) > MAX_REQUEST_BYTES:
+            raise BadClaims("the request is not sealed, or too large")
+        claims = decode_claims(_text(self._xkey.open(data, server_xkey)), "server", at=self._clock())
+        request, server, user_nkey = _parts(claims, server_xkey)
+        said: dict[str, Any] = {"type": "authorization_response", "version": 2}
+        who = {"host": str(_dict(request, "client_info").get("host", ""))[:64]}
+        try:
+            credential = self._credential(request)
+            who |= {"tenant": credential.caller.tenant, "user": credential.caller.user}
+            self._directory.admit(credential.caller)
+            said["jwt"] = self._user_claims(credential, user_nkey)
+        except NotSignedIn as refusal:
+            self._log.refused(refusal.reason, **who)
+            said["error"] = REFUSED
+        claims = {"sub": user_nkey, "aud": server, "nats": said}
+        return self._xkey.seal(encode_claims(self._issuer, claims, at=self._clock()).encode(), server_xkey)
+
+    def _credential(self, request: dict[str, Any]) -> Credential:
+        token = _dict(request, "connect_opts").get("auth_token")
+        if not isinstance(token, str) or not token:
+            raise NotSignedIn("no auth_token was given")
+        return self._verifier.verify(token, at=self._clock())
+
+    def _user_claims(self, credential: Credential, user_nkey: str) -> str:
+        caller = credential.caller
+        claims = {
+            "sub": user_nkey,
+            "aud": ACCOUNT,
+            "name": f"{caller.tenant}/{caller.user}/{caller.session}",
+            "exp": credential.expires_at,
+            "nats": {"type": "user", "version": 2, **permissions(caller)},
+        }
+        return encode_claims(self._issuer, claims, at=self._clock())
+
+
+def permissions(caller: Caller) -> dict[str, Any]:
+    """All that a user's connection may do, as the fields of a NATS user claim."""
+    return {
+        "pub": {"allow": subjects.client_may_publish(caller)},
+        "sub": {"allow": subjects.client_may_subscribe(caller)},
+        "subs": MAX_SUBSCRIPTIONS,
+        "data": -1,
+        "payload": MAX_PAYLOAD_BYTES,
+        "allowed_connection_types": ["STANDARD"],
+    }
+
+
+def _parts(claims: dict[str, Any], server_xkey: str) -> tuple[dict[str, Any], str, str]:
+    """The request, the server's id and the connection's nkey; raises BadClaims when the claims hold no request."""
+    request = _dict(claims, "nats")
+    server = _dict(request, "server_id")
+    if claims.get("aud") != REQUEST_AUDIENCE or request.get("type") != "authorization_request":
+        raise BadClaims("the claims are no authorization request")
+    if server.get("xkey") != server_xkey:
+        raise BadClaims("the request was sealed by another than its server")
+    server_id, user_nkey = server.get("id"), request.get("user_nkey")
+    if not isinstance(server_id, str) or not isinstance(user_nkey, str) or server_id != claims.get("iss"):
+        raise BadClaims("the request names no server and connection")
+    return request, server_id, user_nkey
+
+
+def _dict(claims: dict[str, Any], name: str) -> dict[str, Any]:
+    value = claims.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _text(raw: bytes) -> str:
+    try:
+        return raw.decode("ascii")
+    except UnicodeDecodeError:
+        raise BadClaims("the request is not ASCII") from None

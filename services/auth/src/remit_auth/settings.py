@@ -1,0 +1,39 @@
+"""What the auth service is told from outside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Self
+
+from pydantic import model_validator
+from pydantic_settings import SettingsConfigDict
+
+from remit_chassis.settings import ServiceSettings
+
+
+class AuthSettings(ServiceSettings):
+    """Prefix REMIT_AUTH_; key files default to their places in the home directory."""
+
+    model_config = SettingsConfigDict(env_prefix="REMIT_AUTH_", populate_by_name=True, extra="ignore")
+
+    service_name: ClassVar[str] = "auth"
+
+    oidc_issuer: str | None = None
+    """An outside issuer of tokens. The built-in one, which is for development, refuses to work beside it."""
+    issuer_key_file: Path = Path()
+    callout_nkey_file: Path = Path()
+    callout_issuer_file: Path = Path()
+    callout_xkey_file: Path = Path()
+
+    @model_validator(mode="after")
+    def _keys_default_to_the_home(self) -> Self:
+        secrets = self.home / "secrets"
+        for field, place in {
+            "issuer_key_file": secrets / "issuer.key",
+            "callout_nkey_file": secrets / "nkeys" / "auth-callout.nk",
+            "callout_issuer_file": secrets / "callout-issuer.nk",
+            "callout_xkey_file": secrets / "callout-xkey.nk",
+        }.items():
+            if getattr(self, field) == Path():
+                setattr(self, field, place)
+        return self
