@@ -56,7 +56,9 @@ class Bus:
         configuration = self.home.bus / "nats.conf"
         text = render(server, self.home.public_nkeys())
         if self.anyone:
-            text = text.replace("APP { jetstream: enabled, users: [", f"APP {{ jetstream: enabled, users: [ {ANYONE}", 1)
+            text = text.replace(
+                "APP { jetstream: enabled, users: [", f"APP {{ jetstream: enabled, users: [ {ANYONE}", 1
+            )
             text = text.replace("auth_users: [", 'auth_users: [ "anyone", ', 1)
         configuration.write_text(text)
         with (self.home.logs / "nats.log").open("ab") as log:
@@ -123,10 +125,17 @@ class Bus:
 
     async def refused(self, nc: Client) -> list[str]:
         """What the server has refused since last asked, all that was sent before being seen by it."""
-        await nc.flush()
-        await nc.flush()  # the first ping of nats-py goes out ahead of what is still buffered
+        await seen_by_server(nc)
         found, self.violations = self.violations, []
         return found
+
+
+async def seen_by_server(nc: Client) -> None:
+    """Return once the server has taken in all that was sent before, subscriptions included."""
+    await nc.flush()
+    await (
+        nc.flush()
+    )  # the ping of nats-py goes out ahead of what is still buffered, so that only a second one comes after
 
 
 @contextmanager

@@ -304,7 +304,7 @@ def test_a_disk_that_takes_nothing_is_refused_in_one_line(platform: Platform) ->
 
 def test_an_interrupt_before_all_is_ready_ends_what_had_started(platform: Platform) -> None:
     platform.up("steady", "silent")
-    until(lambda: (platform.home.logs / "silent-1.log").exists())
+    until((platform.home.logs / "silent-1.log").exists)
     assert platform.end(signal.SIGINT)[0] == 130
     assert platform.left() == []
 

@@ -1,14 +1,14 @@
-"""What every service answers to operators and to the auditor: health, metrics, the head of its log, a range of it
-again."""
+"""What every service answers to operators and to the auditor: health, metrics, the head of its log, a range again."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from remit_contracts.errors import Unavailable
 from remit_contracts.identity import Caller
-from remit_contracts.messages import Command, Nothing
+from remit_contracts.messages import Nothing
+from remit_contracts.operations import Health, LogHead, MetricsShown, Republish, Republished
 
 if TYPE_CHECKING:
     from remit_chassis.service import Service
@@ -16,32 +16,25 @@ if TYPE_CHECKING:
 PROBE_SECONDS = 2.0
 
 
-class Republish(Command):
-    """Publish notifications `first` to `last`, both included, to the tenant's stream again."""
-
-    first: int
-    last: int
-
-
 def register(service: Service) -> None:
-    """Add the verbs and the two checks that hold for any service: a write to the store, an answer of the bus."""
+    """Add the verbs, and the two checks that hold for any service: a write to the store, an answer of the bus."""
 
     @service.rpc("health", Nothing)
-    async def health(_: Nothing, caller: Caller) -> dict[str, Any]:
+    async def health(_: Nothing, caller: Caller) -> Health:
         return await service.health()
 
     @service.rpc("metrics", Nothing)
-    async def metrics(_: Nothing, caller: Caller) -> dict[str, Any]:
-        return {"exposition": service.metrics.exposition().decode()}
+    async def metrics(_: Nothing, caller: Caller) -> MetricsShown:
+        return MetricsShown(exposition=service.metrics.exposition().decode())
 
     @service.rpc("log-head", Nothing)
-    async def log_head(_: Nothing, caller: Caller) -> dict[str, Any]:
+    async def log_head(_: Nothing, caller: Caller) -> LogHead:
         head = service.stores.of(caller.tenant).head()
-        return {"last_notification_id": head.notification_id, "head_hash": head.hash.hex()}
+        return LogHead(last_notification_id=head.notification_id, head_hash=head.hash.hex())
 
     @service.rpc("republish", Republish)
-    async def republish(command: Republish, caller: Caller) -> dict[str, Any]:
-        return {"published": await service.stores.republish(caller.tenant, command.first, command.last)}
+    async def republish(command: Republish, caller: Caller) -> Republished:
+        return Republished(published=await service.stores.republish(caller.tenant, command.first, command.last))
 
     async def store_takes_writes() -> str:
         await asyncio.wait_for(service.stores.probe(), PROBE_SECONDS)

@@ -28,6 +28,7 @@ from remit_contracts import subjects
 from remit_contracts.errors import Unavailable
 from remit_contracts.identity import Caller
 from remit_contracts.messages import Command, encode
+from remit_contracts.operations import Check, Health
 
 if TYPE_CHECKING:
     from faststream.nats import NatsBroker
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound=Command)
 Hook = Callable[[], Awaitable[None]]
-Check = Callable[[], Awaitable[str]]
+Probe = Callable[[], Awaitable[str]]
 """Returns what is well in a few words; raises when it is not."""
 
 PENDING_BYTES = 64 * 1024 * 1024
@@ -61,7 +62,7 @@ class Service:
         self.settings = settings
         self.clock = utc_now
         self.metrics = telemetry.Metrics()
-        self.checks: dict[str, Check] = {}
+        self.checks: dict[str, Probe] = {}
         self.inbox = inbox or subjects.service_inbox(name)
         self._own_keys = user_keys
         self._endpoints: list[Endpoint] = []
@@ -117,9 +118,9 @@ class Service:
         self._on_stop.append(hook)
         return hook
 
-    def check(self, name: str, check: Check) -> None:
+    def check(self, name: str, probe: Probe) -> None:
         """Add a check to readiness and to `health`."""
-        self.checks[name] = check
+        self.checks[name] = probe
 
     # -- what it says ----------------------------------------------------------------------------------------------
 
@@ -263,25 +264,22 @@ class Service:
         """Readiness is a write that succeeded, not a flag: wait until every check passes."""
         while not self._stopping.is_set():
             report = await self.health()
-            if report["ready"]:
+            if report.ready:
                 return
-            structlog.get_logger().info("service.waiting", checks=report["checks"])
+            faults = {name: check.detail for name, check in report.checks.items() if not check.ok}
+            structlog.get_logger().info("service.waiting", faults=faults)
             await asyncio.wait([asyncio.ensure_future(self._stopping.wait())], timeout=0.1)
 
-    async def health(self) -> dict[str, Any]:
-        """`{"service", "version", "ready", "checks": {name: {"ok", "detail"}}}`."""
-        checks: dict[str, dict[str, Any]] = {}
-        for name, check in self.checks.items():
+    async def health(self) -> Health:
+        """Run every check now."""
+        checks: dict[str, Check] = {}
+        for name, probe in self.checks.items():
             try:
-                checks[name] = {"ok": True, "detail": await check()}
+                checks[name] = Check(ok=True, detail=await probe())
             except Exception as fault:
-                checks[name] = {"ok": False, "detail": str(fault) or type(fault).__name__}
-        return {
-            "service": self.name,
-            "version": version("remit-chassis"),
-            "ready": all(result["ok"] for result in checks.values()),
-            "checks": checks,
-        }
+                checks[name] = Check(ok=False, detail=str(fault) or type(fault).__name__)
+        ready = all(check.ok for check in checks.values())
+        return Health(service=self.name, version=version("remit-chassis"), ready=ready, checks=checks)
 
     # -- the bus ---------------------------------------------------------------------------------------------------
 

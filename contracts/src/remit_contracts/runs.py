@@ -4,8 +4,9 @@ A run id is 32 lower-case hex digits. A run's status goes one way and ends in ex
 
     accepted -> running (-> waiting -> running) -> completed | failed | cancelled
 
-Progress is a JSON object on `remit.{tenant}.{user}.live.run.{run_id}`, one for each recorded event of the run. `seq` is that
-event's version in the run: it grows, and an absent number was not announced (or was lost: `live` is never stored).
+Progress is a JSON object on `remit.{tenant}.{user}.live.run.{run_id}`, one for each recorded event of the run. `seq`
+is that event's version in the run: it grows, and an absent number was not announced (or was lost: `live` is never
+stored).
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ ENDED: Final = frozenset({"completed", "failed", "cancelled"})
 class StartRun(Command):
     """Start `agent` on `prompt`.
 
-    `session` names the conversation that the run belongs to; who is signed in comes from the subject and the inbox, never from here.
-    The same `idempotency_key` of the same user gives the same run, whatever became of it; with another payload it is a Conflict.
+    `session` names the conversation that the run belongs to; who is signed in comes from the subject and the inbox,
+    never from here. The same `idempotency_key` of the same user gives the same run, whatever became of it; with
+    another payload it is a Conflict.
     """
 
     agent: Label
@@ -93,7 +95,8 @@ class RunUsage(Answer):
 
 
 class RunStep(Answer):
-    """One model call or one tool call, by its ordinal among its kind; `withheld` is what obligations kept back of its result."""
+    """One model call or one tool call, by its ordinal among its kind; `withheld` is what obligations kept back of
+    its result."""
 
     type: StepType
     ordinal: int
@@ -160,8 +163,9 @@ class AgentsListed(Answer):
 class Progress(Answer):
     """One message of a run's progress.
 
-    `status`: accepted, running. `model`: a model asked for tools. `text`: a model said `text`. `tool`: a call is authorized, denied,
-    completed, failed or unknown (`outcome`). `end`: the last one, with `status`, `answer` or `error`.
+    `status`: accepted, running. `model`: a model asked for tools. `text`: a model said `text`. `tool`: a call is
+    authorized, denied, completed, failed or unknown (`outcome`). `end`: the last one, with `status`, `answer` or
+    `error`.
     """
 
     run_id: RunId

@@ -16,9 +16,12 @@ from pydantic import BaseModel
 
 import remit_contracts
 from remit_contracts import subjects
+from remit_contracts.decisions import DecisionAnswer, DecisionRequest
 from remit_contracts.messages import Answer, Command, Fact
 
 BASES = (Command, Answer, Fact)
+ROOTS = (*BASES, DecisionRequest, DecisionAnswer)
+"""AuthZEN's own shapes have no base of ours."""
 
 
 def models() -> dict[str, type[BaseModel]]:
@@ -64,7 +67,11 @@ def asyncapi() -> dict[str, Any]:
         }
     return {
         "asyncapi": "3.0.0",
-        "info": {"title": "Remit", "version": "1", "description": "Requests on the bus. A refusal answers any of them."},
+        "info": {
+            "title": "Remit",
+            "version": "1",
+            "description": "Requests on the bus. A refusal answers any of them.",
+        },
         "channels": channels,
         "operations": operations,
         "components": {"schemas": json_schemas()},
@@ -83,7 +90,7 @@ def write(folder: Path) -> list[str]:
 
 
 def _is_message(value: object) -> bool:
-    return isinstance(value, type) and issubclass(value, BASES)
+    return isinstance(value, type) and issubclass(value, ROOTS)
 
 
 def _message(model: type[BaseModel]) -> dict[str, Any]:

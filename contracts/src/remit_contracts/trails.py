@@ -1,8 +1,9 @@
 """What is asked of the audit service about a trail, and what it answers.
 
-A trail is one user's entries of their tenant's ledger, in ledger order. An entry's `index` is its place in the whole tenant's
-Merkle log, counted from 0, so a user's indexes have gaps where other people's entries lie. `of` names another user of the same
-tenant, by id or by handle (`analyst`, `acme/analyst`); left out, a trail is the caller's own. Hashes are lower-case hex.
+A trail is one user's entries of their tenant's ledger, in ledger order. An entry's `index` is its place in the whole
+tenant's Merkle log, counted from 0, so a user's indexes have gaps where other people's entries lie. `of` names
+another user of the same tenant, by id or by handle (`analyst`, `acme/analyst`); left out, a trail is the caller's
+own. Hashes are lower-case hex.
 """
 
 from __future__ import annotations
@@ -74,8 +75,8 @@ class TrailEntry(Answer):
 class TrailPage(Answer):
     """`next` goes into `after` for the following page and is null at the end.
 
-    `pending` counts events of the tenant that services have stored and the ledger had not received when the page was read.
-    `checkpoint` is the signed note under which the entries lie; empty while the ledger is.
+    `pending` counts events of the tenant that services have stored and the ledger had not received when the page was
+    read. `checkpoint` is the signed note under which the entries lie; empty while the ledger is.
     """
 
     entries: list[TrailEntry]
@@ -87,8 +88,8 @@ class TrailPage(Answer):
 class Fault(Answer):
     """One record, or one file, that contradicts a hash, a signature, a proof or another copy.
 
-    `copy` says where the contradiction was seen: `store`, `stream`, `ledger`, `permit` or `vault`; `notification_id` and
-    `index` are null when no single record is meant. Serialised, `copied_in` is `copy`.
+    `copy` says where the contradiction was seen: `store`, `stream`, `ledger`, `permit` or `vault`; `notification_id`
+    and `index` are null when no single record is meant. Serialised, `copied_in` is `copy`.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, serialize_by_alias=True)

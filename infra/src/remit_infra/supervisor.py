@@ -113,20 +113,21 @@ class Supervisor:
         """Block until SIGINT or SIGTERM, or until `main` ends; returns the exit code.
 
         `seed` runs once all is ready and before that is told in endpoints.json. Interrupted before that, or in `main`:
-        130. Raises AlreadyRunning, EngineRefused or StartRefused, each with one line for people. No process stays behind.
+        130. Raises AlreadyRunning, EngineRefused or StartRefused, each with one line for people. No process is left.
         """
-        with holding(self.home) as lock, self._listening_to_signals() as woken:
-            self._descriptors = [lock, *woken]
-            self.home.remove_endpoints()
-            try:
-                self._start()
-                return self._serve(seed, main)
-            except _Interrupted:
-                return 130
-            except OSError as fault:
-                raise StartRefused(f"{fault.filename or self.home.path}: {fault.strerror}") from fault
-            finally:
-                self._stop()
+        try:
+            with holding(self.home) as lock, self._listening_to_signals() as woken:
+                self._descriptors = [lock, *woken]
+                self.home.remove_endpoints()
+                try:
+                    self._start()
+                    return self._serve(seed, main)
+                finally:
+                    self._stop()
+        except _Interrupted:
+            return 130
+        except OSError as fault:
+            raise StartRefused(f"{fault.filename or self.home.path}: {fault.strerror}") from fault
 
     # -- starting --------------------------------------------------------------------------------------------------
 

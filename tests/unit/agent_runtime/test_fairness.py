@@ -124,7 +124,8 @@ async def test_a_cancelled_wait_leaves_its_place_and_the_next_one_goes_on() -> N
     assert (gate.in_flight, gate.waiting) == (1, 0)
     gate.leave("b")
     assert (gate.in_flight, gate.waiting) == (0, 0)
-    assert not gate._lines and not gate._ring
+    assert not gate._lines
+    assert not gate._ring
 
 
 async def test_a_turn_that_came_as_its_task_was_cancelled_is_handed_on() -> None:

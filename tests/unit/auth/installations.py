@@ -1,8 +1,8 @@
-"""Accounts on real event stores (SQLite, keys from a real vault) without a bus: what the tests of this service share."""
+"""Accounts on real event stores (SQLite, keys from a real vault) without a bus: what this service's tests share."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -25,10 +25,11 @@ START = datetime(2030, 1, 1, 9, 30, 0, 250_000, tzinfo=UTC)
 
 
 class Installation:
-    """`tell` moves the clock; `notices` are the (tenant, user, revision) that were told."""
+    """One service's worth; `notices` are the (tenant, user, revision) that were told."""
 
-    def __init__(self, home: Path, *, start: datetime = START) -> None:
-        self.now = start
+    def __init__(self, home: Path, *, clock: Callable[[], datetime] | None = None) -> None:
+        self.now = START
+        self.clock = clock or (lambda: self.now)
         self.notices: list[tuple[str, str, int]] = []
         self.vault = VaultFile(home / "vault.sqlite", bytes(32))
         self.issuer = DevelopmentIssuer(SEED, oidc_issuer=None)
@@ -48,7 +49,7 @@ class Installation:
             directory=directory,
             issuer=self.issuer,
             notify=self._notify,
-            clock=lambda: self.now,
+            clock=self.clock,
             entropy=lambda length: next(self._serial).to_bytes(length, "big"),
         )
         return directory, accounts
@@ -60,7 +61,7 @@ class Installation:
                 chain,
                 partial(open_sqlite, self._home / f"{tenant}.sqlite", chain),
                 VaultUserKeys(self.vault),
-                clock=lambda: self.now,
+                clock=self.clock,
                 readers=self._readers,
             )
         return self._stores[tenant]
@@ -88,9 +89,9 @@ class Installation:
 
 
 @asynccontextmanager
-async def installation(home: Path, *, start: datetime = START) -> AsyncIterator[Installation]:
-    """An installation that is closed again."""
-    made = Installation(home, start=start)
+async def installation(home: Path, *, clock: Callable[[], datetime] | None = None) -> AsyncIterator[Installation]:
+    """An installation that is closed again; without a clock, time passes by `pass_time` only."""
+    made = Installation(home, clock=clock)
     try:
         yield made
     finally:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from eventsourcing.domain import Aggregate
+
 from remit_auth.domain import ReservedTenant, Session, Tenant, User
 from remit_auth.ids import session_id_from, user_id_from
 from remit_auth.roles import UnknownRole

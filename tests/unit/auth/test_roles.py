@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from remit_auth import roles as roles_module
 from remit_auth.roles import RoleCycle, Roles, TooManyRoles, UnknownRole, closure, way_back
 from remit_contracts.errors import MalformedIdentifier
@@ -49,7 +51,11 @@ def test_a_definition_replaces_the_earlier_one_and_the_closure_follows() -> None
 
 @pytest.mark.parametrize(
     ("name", "inherits", "path"),
-    [("reader", ["lead"], "reader -> lead -> analyst -> reader"), ("lead", ["lead"], "lead -> lead"), ("new", ["new"], "new -> new")],
+    [
+        ("reader", ["lead"], "reader -> lead -> analyst -> reader"),
+        ("lead", ["lead"], "lead -> lead"),
+        ("new", ["new"], "new -> new"),
+    ],
 )
 def test_a_cycle_is_refused_and_shown(name: str, inherits: list[str], path: str) -> None:
     roles = roles_of(reader=[], analyst=["reader"], lead=["analyst"])
@@ -64,7 +70,9 @@ def test_a_parent_must_be_defined() -> None:
         roles_of().define(name="analyst", inherits=["king"], permissions=[], at=NOW)
 
 
-@pytest.mark.parametrize("confusable", ["аdministrator", "ａdministrator", "administrator ", "Administrator", "admin\u200b"])
+@pytest.mark.parametrize(
+    "confusable", ["аdministrator", "ａdministrator", "administrator ", "Administrator", "admin\u200b"]
+)
 def test_a_confusable_name_is_refused(confusable: str) -> None:
     with pytest.raises(MalformedIdentifier):
         roles_of().define(name=confusable, inherits=[], permissions=[], at=NOW)
@@ -107,4 +115,4 @@ def test_there_is_a_way_back_exactly_when_a_parent_reaches_the_role(graph: dict[
     whole = {name: set[str]() for name in "abcdefgh"} | graph
     path = way_back(whole, role)
     assert bool(path) == any(role in closure(whole)[parent] for parent in whole[role])
-    assert all(after in whole[before] for before, after in zip(path, path[1:], strict=False))
+    assert all(after in whole[before] for before, after in pairwise(path))

@@ -57,12 +57,12 @@ class ChainDatastore(SQLiteDatastore):
     """The file of one chain, created with mode 0600 when it is not there."""
 
     def __init__(self, path: Path, chain: Chain, *, read_only: bool = False) -> None:
-        if not read_only:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.touch(mode=0o600)
         super().__init__(f"{path.absolute().as_uri()}{'?mode=ro' if read_only else ''}")
         self.pool = DurablePool(db_name=self.pool.db_name)
         self.chain = chain
+        if not read_only:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.touch(mode=0o600)
 
 
 class SQLiteEventRecorder(SQLiteApplicationRecorder):

@@ -156,6 +156,7 @@ class Relay:
         if within:
             await self._send(connection, within, relayed=self.position)
         self.problem = ""
+        self._settled.set()
 
     async def _stands_at(self, found: StreamMessage) -> int:
         try:

@@ -41,6 +41,8 @@ def _draw(report: dict[str, Any]) -> None:
         out.print(Text(f"{tenant['tenant']}: {word}, {tenant['entries']} entries", style=style))
         for fault in faults:
             where = f"{fault.get('copy')} {fault.get('service')} #{fault.get('notification_id')}"
-            out.print(Text("  "), Text(where, style="red"), inert(f" {fault.get('code')}: {fault.get('reason')}"), sep="")
+            out.print(
+                Text("  "), Text(where, style="red"), inert(f" {fault.get('code')}: {fault.get('reason')}"), sep=""
+            )
     for note in report.get("notes", []):
         out.print(Text(str(note), style="dim"))

@@ -99,12 +99,10 @@ def show(name: str, /, *, as_: As = None, token: Token = None) -> None:
     _one("show-connection", name, as_, token)
 
 
-@app.command
-def test(name: str, /, *, path: str = "/", as_: As = None, token: Token = None) -> None:
+@app.command(name="test")
+def probe(name: str, /, *, path: str = "/", as_: As = None, token: Token = None) -> None:
     """Ask its first host whether the secret is accepted."""
-    answer = as_user(
-        as_, token, lambda client: client.command(BROKER, "test-connection", {"name": name, "path": path})
-    )
+    answer = as_user(as_, token, lambda client: client.command(BROKER, "test-connection", {"name": name, "path": path}))
     emit(answer, lambda: pairs(answer))
 
 

@@ -18,9 +18,6 @@ def list_(*, as_: As = None, token: Token = None) -> None:
         rows,
         lambda: table(
             ["lease", "connection", "tool", "run", "status", "expires"],
-            [
-                (r["lease_id"], r["connection"], r["tool"], r["run"], styled(r["status"]), r["expires_at"])
-                for r in rows
-            ],
+            [(r["lease_id"], r["connection"], r["tool"], r["run"], styled(r["status"]), r["expires_at"]) for r in rows],
         ),
     )

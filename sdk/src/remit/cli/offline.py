@@ -1,4 +1,5 @@
-"""Commands that work on a stopped home's files: found by name in the entry points `remit.offline`, whoever provides them."""
+"""Commands that work on a stopped home's files: found by name in the entry points `remit.offline`, whoever provides
+them."""
 
 from __future__ import annotations
 

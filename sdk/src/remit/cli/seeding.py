@@ -16,7 +16,8 @@ DEMO_USERS = {
 """tenant -> handle -> role."""
 
 DEMO_PROTECTED_FIELDS = {"acme": {"sql": ["tailnum"]}, "globex": {}}
-"""tenant -> data source -> columns that only a role with `field.read` sees: a tail number leads to an aircraft's owner."""
+"""tenant -> data source -> columns that only a role with `field.read` sees: a tail number leads to an aircraft's
+owner."""
 
 
 async def create_tenant(office: Installer, tenant: str) -> dict[str, Any]:

@@ -60,7 +60,9 @@ def verify(user: str, /, *, offline: bool = False, as_: As = None, token: Token 
         report = run_offline("trail-verify", home=current.home, handle=Handle.parse(user))
     else:
         report = as_user(
-            as_ or user, token, lambda client: client.command("audit", "verify-trail", _of(user, as_), timeout_seconds=60)
+            as_ or user,
+            token,
+            lambda client: client.command("audit", "verify-trail", _of(user, as_), timeout_seconds=60),
         )
 
     def draw() -> None:
@@ -105,9 +107,7 @@ def export(user: str, /, *, to: Path, offline: bool = False, as_: As = None, tok
 
 
 @app.command
-def replay(
-    user: str, /, *, after: int | None = None, speed: float = 0.0, as_: As = None, token: Token = None
-) -> None:
+def replay(user: str, /, *, after: int | None = None, speed: float = 0.0, as_: As = None, token: Token = None) -> None:
     """Play a trail back in order, one JSON line an entry.
 
     Parameters

@@ -51,9 +51,9 @@ class Story:
         self._told = told
         self._begun = begun
 
-    async def step(self, id: str, title: str, expected: str, body: Body) -> bool:
+    async def step(self, name: str, title: str, expected: str, body: Body) -> bool:
         """Do one step; gives whether it held."""
-        step = Step(id, title, expected)
+        step = Step(name, title, expected)
         self.steps.append(step)
         self._begun(step)
         began = time.perf_counter()

@@ -63,7 +63,7 @@ class WeatherDesk:
                 self.end_headers()
                 self.wfile.write(payload)
 
-            def log_message(self, format: str, *args: object) -> None:
+            def log_message(self, *args: object) -> None:
                 """Quiet: the ledger is what counts."""
 
         return Handler

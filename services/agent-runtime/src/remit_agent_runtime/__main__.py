@@ -68,7 +68,7 @@ def compose(settings: AgentRuntimeSettings) -> Service:
 
     worker = Worker(
         stores=LateStores(service),
-        tools_of=lambda tenant: {tool.name: tool for tool in catalog.descriptors(tenant)},
+        tools_of=lambda tenant: {tool.id: tool for tool in catalog.descriptors(tenant)},
         run_agent=run_agent,
         clock=service.clock,
         announce=announce,

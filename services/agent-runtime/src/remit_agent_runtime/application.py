@@ -113,7 +113,7 @@ class Runs:
         """Decided and bound; not stored yet."""
         decision = await self._decide(caller, "agent.invoke", "agent", command.agent, run_id.hex)
         decision.required()
-        tools = {tool.name: tool for tool in self._catalog.descriptors(caller.tenant)}
+        tools = {tool.id: tool for tool in self._catalog.descriptors(caller.tenant)}
         definition = self._agents.get(caller.tenant, command.agent, tools=tools)
         return Run.accept(
             run_id=run_id,
@@ -179,7 +179,7 @@ class Runs:
     async def _row(self, name: str, caller: Caller) -> AgentRow | None:
         try:
             (await self._decide(caller, "agent.invoke", "agent", name)).required()
-            tools = [tool.name for tool in self._catalog.descriptors(caller.tenant)]
+            tools = [tool.id for tool in self._catalog.descriptors(caller.tenant)]
             definition = self._agents.get(caller.tenant, name, tools=tools)
             model = self._models.settle(definition.model)
         except Unavailable:

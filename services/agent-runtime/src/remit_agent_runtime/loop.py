@@ -118,7 +118,7 @@ class Scripted(Model):
 
     def __init__(self, script: Sequence[Mapping[str, Any]], tools: Sequence[ToolDescriptor]) -> None:
         super().__init__()
-        self._model = ScriptedModel(script, [OfferedTool(tool.name, tool.description, tool.parameters) for tool in tools])
+        self._model = ScriptedModel(script, [OfferedTool(tool.id, tool.description, tool.parameters) for tool in tools])
 
     @property
     def model_name(self) -> str:
@@ -164,7 +164,7 @@ class GatedToolset(AbstractToolset[None]):
     def __init__(self, hand: RunInHand, gate: ToolGate, tools: Sequence[ToolDescriptor], *, stop: bool) -> None:
         self._hand = hand
         self._gate = gate
-        self._tools = {tool.name: tool for tool in tools}
+        self._tools = {tool.id: tool for tool in tools}
         self._stop = stop
 
     @property
@@ -175,10 +175,10 @@ class GatedToolset(AbstractToolset[None]):
     async def get_tools(self, ctx: RunContext[None]) -> dict[str, ToolsetTool[None]]:
         """As frozen at acceptance."""
         return {
-            tool.name: ToolsetTool(
+            tool.id: ToolsetTool(
                 toolset=self,
                 tool_def=ToolDefinition(
-                    name=tool.name,
+                    name=tool.id,
                     description=tool.description,
                     parameters_json_schema=dict(tool.parameters),
                     sequential=True,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Coroutine, Generator
-from types import TracebackType
 from typing import Any, TypeVar
 
 R = TypeVar("R")
@@ -25,13 +24,11 @@ class CpuMetered(Coroutine[Any, Any, R]):
         finally:
             self.cpu_seconds += time.thread_time() - began
 
-    def throw(
-        self, kind: Any, value: BaseException | None = None, trace: TracebackType | None = None
-    ) -> Any:
+    def throw(self, *fault: Any) -> Any:
         """One step, into which an exception is raised."""
         began = time.thread_time()
         try:
-            return self._inner.throw(kind if value is None else value)
+            return self._inner.throw(*fault)
         finally:
             self.cpu_seconds += time.thread_time() - began
 

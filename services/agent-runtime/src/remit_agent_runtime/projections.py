@@ -111,8 +111,8 @@ class RunLists:
         if envelope.topic == facts.Accepted.TOPIC:
             event = await store.decode(envelope)
             assert isinstance(event, facts.Accepted)
-            row = _Row(envelope.originator_id, str(event.agent.get("name", "")), event.timestamp)
-            kept.rows.setdefault(envelope.originator_id, row)
+            new = _Row(envelope.originator_id, str(event.agent.get("name", "")), event.timestamp)
+            kept.rows.setdefault(envelope.originator_id, new)
         elif (status := STATUS_AFTER.get(envelope.topic)) and (row := kept.rows.get(envelope.originator_id)):
             row.status = status
             if envelope.topic in _ENDS:

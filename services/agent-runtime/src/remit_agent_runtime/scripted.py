@@ -110,7 +110,7 @@ class ScriptedModel:
             return [Step(takes_sql[0].name, {_sql_argument(takes_sql[0]): sql})]
         words = set(_WORD.findall(prompt.lower().replace("-", "_")))
         named = [tool for tool in self._tools.values() if tool.name.replace("-", "_") in words]
-        tool = (named or list(self._tools.values()) or [None])[0]
+        tool = next(iter([*named, *self._tools.values()]), None)
         return [Step(tool.name, _arguments(tool, prompt))] if tool else []
 
 

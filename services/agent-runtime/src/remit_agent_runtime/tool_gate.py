@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
 
-from remit_agent_runtime.domain import ToolCall as JournaledCall
+from remit_agent_runtime.facts import ToolCall as JournaledCall
 from remit_agent_runtime.fairness import FairGate
 from remit_agent_runtime.inhand import RunInHand
 from remit_agent_runtime.model_gate import Diverged
@@ -22,7 +22,7 @@ from remit_agent_runtime.tool_host_client import OutcomeUnknown, ToolCall, ToolO
 from remit_agent_runtime.toolhost.catalog import ToolDescriptor
 from remit_contracts.errors import Refusal, Unavailable
 from remit_contracts.fast_decisions import DecisionAnswer, DecisionContext, ask
-from remit_contracts.leases import LeaseAnswer, LeaseRequest
+from remit_contracts.fast_leases import LeaseAnswer, LeaseRequest
 from remit_contracts.permits import args_digest
 
 DEADLINE_SECONDS: Final = 30.0
@@ -80,11 +80,11 @@ class ToolGate:
         and what a save raises: after that the run in hand is stale.
         """
         digest = args_digest(arguments)
-        if (recorded := _recorded(hand, tool.name, digest)) is not None:
+        if (recorded := _recorded(hand, tool.id, digest)) is not None:
             return recorded
-        frozen = hand.run.bindings.get("tools", {}).get(tool.name)
+        frozen = hand.run.bindings.get("tools", {}).get(tool.id)
         if frozen is not None and frozen != tool.digest:
-            raise ToolChanged(f"the tool {tool.name!r} changed since run {hand.run.run_id} was accepted: start a new run")
+            raise ToolChanged(f"the tool {tool.id!r} changed since run {hand.run.run_id} was accepted: start a new run")
         ordinal = hand.run.reserve_tool_call()
         await self._turns.enter(hand.fair_key)
         try:
@@ -109,7 +109,7 @@ class ToolGate:
             return await self._denied(hand, tool, arguments, digest, ordinal, context.decision_id, code, reason)
         run.authorize_tool_call(
             ordinal=ordinal,
-            tool=tool.name,
+            tool=tool.id,
             arguments=arguments,
             args_digest=digest,
             decision=as_recorded(answer),
@@ -133,8 +133,8 @@ class ToolGate:
             outcome = await self._host.call(
                 ToolCall(
                     permit=context.permit,
-                    sealed_lease=lease.sealed_secret if lease else None,
-                    tool=tool.name,
+                    sealed_lease=lease.sealed if lease else None,
+                    tool=tool.id,
                     arguments=arguments,
                     idempotency_key=f"{run.run_id}:{ordinal}",
                     deadline_seconds=DEADLINE_SECONDS,
@@ -153,7 +153,7 @@ class ToolGate:
             user=hand.user,
             action="tool.call",
             resource_type="tool",
-            resource_id=tool.name,
+            resource_id=tool.id,
             tenant=hand.tenant,
             data_sources=tool.data_sources,
             context=DecisionContext(
@@ -171,7 +171,7 @@ class ToolGate:
         return DecisionAnswer.from_bytes(payload)
 
     async def _lease(self, hand: RunInHand, tool: ToolDescriptor, permit: str) -> LeaseAnswer:
-        request = LeaseRequest(permit=permit, tool=tool.name, connection=tool.connection or "")
+        request = LeaseRequest(permit=permit, connection=tool.connection or "")
         payload = await self._ask(
             hand.tenant, hand.user, "credential-broker", "lease", request.to_bytes(), timeout_seconds=LEASE_SECONDS
         )
@@ -190,7 +190,7 @@ class ToolGate:
     ) -> ToolReturn:
         hand.run.deny_tool_call(
             ordinal=ordinal,
-            tool=tool.name,
+            tool=tool.id,
             arguments=arguments,
             args_digest=digest,
             decision_id=decision_id,

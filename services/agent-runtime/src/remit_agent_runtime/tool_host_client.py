@@ -147,7 +147,8 @@ class ToolHostClient:
         """Make one call.
 
         Raises Unavailable when the host could not be reached within the deadline (nothing was sent) and OutcomeUnknown
-        when the call may have had its effect. Cancelling the caller tells the host to stop; the outcome is then unknown.
+        when the call may have had its effect. Cancelling the caller tells the host to stop; the outcome is then
+        unknown.
         """
         began = time.monotonic()
         host = await self._reachable(call.deadline_seconds)

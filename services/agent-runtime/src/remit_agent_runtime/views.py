@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from remit_agent_runtime.domain import ModelCall, Run, ToolCall
+from remit_agent_runtime.domain import Run
+from remit_agent_runtime.facts import ModelCall, ToolCall
 from remit_agent_runtime.live import text_of
 from remit_contracts.runs import RunError, RunStep, RunUsage, RunView
 
@@ -64,7 +65,11 @@ def _tool_step(call: ToolCall) -> RunStep:
 def _error(error: dict[str, Any] | None) -> RunError | None:
     if error is None:
         return None
-    return RunError(code=str(error.get("code", "internal")), reason=str(error.get("reason", "")), decision_id=error.get("decision_id"))
+    return RunError(
+        code=str(error.get("code", "internal")),
+        reason=str(error.get("reason", "")),
+        decision_id=error.get("decision_id"),
+    )
 
 
 def _withheld(run: Run) -> dict[str, dict[str, Any]]:

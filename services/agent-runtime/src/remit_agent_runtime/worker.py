@@ -1,7 +1,8 @@
 """The worker: takes a run up, lets its agent go, and records exactly one end.
 
-What ends a run: its agent's answer, a refusal, a spent budget, its time, a divergence, a cancellation, or a bug of ours. What does not:
-a store that cannot be written, a conflict, the end of this process. Such a run stays owed, and is taken up again.
+What ends a run: its agent's answer, a refusal, a spent budget, its time, a divergence, a cancellation, or a bug of
+ours. What does not: a store that cannot be written, a conflict, the end of this process. Such a run stays owed, and is
+taken up again.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Stores(Protocol):
 
 @dataclass(slots=True)
 class Cancellation:
-    """Whether somebody (`by`) asked for a run's end; set before its task is cancelled, so that a shutdown is told apart.
+    """Whether somebody asked for a run's end: `by`, set before its task is cancelled, so that a shutdown is told apart.
 
     `recorded` is set once the end is stored.
     """
@@ -138,7 +139,8 @@ class Worker:
             if hand.stale:
                 raise
             structlog.get_logger().exception("run.failed", run=hand.run.run_id, tenant=hand.tenant)
-            raise AgentFailed({"code": "internal", "reason": f"an unexpected fault ({type(fault).__name__}): it is in the log"}) from None
+            reason = f"an unexpected fault ({type(fault).__name__}): it is in the log"
+            raise AgentFailed({"code": "internal", "reason": reason}) from None
 
     async def _fail(self, hand: RunInHand, error: dict[str, Any], cpu_seconds: float) -> None:
         shaped = {"code": error["code"], "reason": error["reason"], "decision_id": error.get("decision_id")}

@@ -19,12 +19,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+
+from dataclasses import dataclass
 
 from remit_contracts.trails import Fault
 
 
-class Finding(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Finding:
     """A fault that was found. `copy` is where it was seen: store, stream, ledger or permit."""
 
     copy_name: str

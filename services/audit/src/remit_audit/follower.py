@@ -7,7 +7,7 @@ service that has them, again and again until they come.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 import structlog
@@ -47,6 +47,7 @@ class Follower:
         self._raise_alarm = raise_alarm
         self._ask_again = ask_again
         self._asked: dict[tuple[str, int, int], float] = {}
+        self._seen_gaps: set[tuple[str, int]] = set()
 
     async def run(self) -> None:
         """Follow; every failure of bus or disk is waited out."""
@@ -66,7 +67,7 @@ class Follower:
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
     async def receive(self, envelopes: list[Envelope]) -> Receipt | None:
-        """Give envelopes to the ledger, raise what it finds, ask for what it lacks; None when it refuses."""
+        """Give envelopes to the ledger and raise what it finds; None when it refuses."""
         try:
             receipt = await asyncio.to_thread(self.ledger.receive, envelopes)
         except Tampered as fault:
@@ -77,8 +78,6 @@ class Follower:
         if receipt.appended:
             async with self.grown:
                 self.grown.notify_all()
-        if receipt.held:
-            await self.ask_for_gaps()
         return receipt
 
     async def refuse(self, reason: str) -> None:
@@ -87,9 +86,12 @@ class Follower:
         await self._raise_alarm(self.tenant, Finding("ledger", "checkpoint.contradicted", reason), "")
 
     async def ask_for_gaps(self) -> None:
-        """Ask for every range that is missing before what is held."""
-        for service, first, last in await asyncio.to_thread(self.ledger.gaps):
-            await self.ask(service, first, last)
+        """Ask for every range that was missing the last time already: what comes a moment late is no gap."""
+        gaps = await asyncio.to_thread(self.ledger.gaps)
+        for service, first, last in gaps:
+            if (service, first) in self._seen_gaps:
+                await self.ask(service, first, last)
+        self._seen_gaps = {(service, first) for service, first, _ in gaps}
 
     async def ask(self, service: str, first: int, last: int) -> None:
         """Have a service publish a range again, once in ASK_AGAIN_SECONDS. That it was needed is an alarm."""
@@ -114,7 +116,7 @@ class Follower:
         envelopes: list[Envelope] = []
         for message in messages:
             try:
-                envelopes.append(event_in(self.tenant, message))
+                envelopes.append(event_in(self.tenant, message.headers, message.data, message.subject))
             except Tampered as fault:
                 sequence = message.metadata.sequence.stream
                 found = Finding("stream", "record.altered", f"sequence {sequence}: {fault.reason}")
@@ -123,9 +125,9 @@ class Follower:
             await messages[-1].ack()
 
 
-def event_in(tenant: str, message: Msg) -> Envelope:
+def event_in(tenant: str, headers: Mapping[str, str] | None, data: bytes, subject: str) -> Envelope:
     """The event in a message of a tenant's stream; raises Tampered."""
-    envelope = from_message(message.headers, message.data, message.subject)
+    envelope = from_message(headers, data, subject)
     if envelope.tenant != tenant:
         raise Tampered(f"an event of {envelope.tenant} lies in the stream of {tenant}")
     return envelope

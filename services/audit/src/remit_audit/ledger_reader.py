@@ -10,8 +10,9 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from remit_audit.ledger_file import COLUMNS, envelope_of, open_for_reading, reading
 from remit_contracts.errors import Refusal, Tampered
@@ -20,7 +21,8 @@ from remit_contracts.events import Envelope
 CHUNK = 512
 
 
-class Entry(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Entry:
     """An event and its place in the ledger."""
 
     index: int

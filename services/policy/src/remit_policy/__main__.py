@@ -9,6 +9,7 @@ from nats.aio.msg import Msg
 from remit_chassis.permits import PermitSigner
 from remit_chassis.service import Service
 from remit_chassis.settings import read_hex_secret
+from remit_contracts import subjects
 from remit_contracts.identity import Caller
 from remit_policy import handlers
 from remit_policy.application import Decisions
@@ -16,11 +17,8 @@ from remit_policy.directory import ASK_SECONDS, Directory
 from remit_policy.domain import Decision
 from remit_policy.embedded import EmbeddedEngine
 from remit_policy.engine import PolicyEngine
-from remit_policy.opa import OpaEngine
 from remit_policy.policies import base_policies
 from remit_policy.settings import PolicySettings
-
-DIRECTORY_NOTICES = "remit.*.*.live.directory"
 
 
 def main() -> None:
@@ -57,7 +55,7 @@ def build(settings: PolicySettings) -> Service:
 
     async def begin() -> None:
         await engine.load(policies, {})
-        await service.nc.subscribe(DIRECTORY_NOTICES, cb=forget)
+        await service.nc.subscribe(subjects.any_live("directory"), cb=forget)
 
     service.on_start(begin)
     service.on_stop(engine.close)
@@ -68,6 +66,8 @@ def build(settings: PolicySettings) -> Service:
 def engine_for(settings: PolicySettings) -> PolicyEngine:
     """The engine that the settings choose."""
     if settings.engine == "opa" or (settings.engine == "auto" and settings.opa_url):
+        from remit_policy.opa import OpaEngine
+
         token = settings.opa_token_file.read_text().strip() if settings.opa_token_file else None
         return OpaEngine(settings.opa_url or "", token=token, deadline_seconds=settings.decision_deadline_seconds)
     return EmbeddedEngine(

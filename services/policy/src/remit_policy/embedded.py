@@ -23,7 +23,7 @@ from remit_policy.engine import (
     EngineOverloaded,
     EngineUnreachable,
 )
-from remit_policy.engine_process import START_SECONDS, EngineLost, EngineProcess
+from remit_policy.engine_process import START_SECONDS, EngineDied, EngineLost, EngineProcess
 from remit_policy.policies import Policies
 
 MEMORY_LIMIT_BYTES = 512 * 1024 * 1024
@@ -74,10 +74,16 @@ class EmbeddedEngine:
 
     async def update(self, tenant: str, document: bytes) -> None:
         """Replace one tenant's document, in order on each pipe: no evaluation sees half of it."""
+        before = self._documents.get(tenant)
         self._documents[tenant] = document
         for answer in [self._send_document(process, tenant, document) for process in self._processes]:
-            with contextlib.suppress(EngineLost):  # its replacement starts with the new document
-                await answer
+            try:
+                with contextlib.suppress(EngineLost, EngineDied):  # its replacement starts with the new document
+                    await answer
+            except EngineError:
+                if before is not None and self._documents[tenant] is document:
+                    self._documents[tenant] = before
+                raise
 
     async def evaluate(self, tenant: str, input_json: bytes) -> bytes:
         """The rule's value as JSON; `"<undefined>"` when it has none."""
@@ -107,12 +113,10 @@ class EmbeddedEngine:
         return f"{self._size} embedded engine(s) decided"
 
     async def close(self) -> None:
-        """Kill the children; nothing is replaced any more."""
+        """Kill the children and wait until they are gone; nothing is replaced any more."""
         self._closing = True
-        for task in self._replacing:
-            task.cancel()
-        await asyncio.gather(*self._replacing, return_exceptions=True)
         await asyncio.gather(*(process.close() for process in list(self._processes)))
+        await asyncio.gather(*self._replacing)
 
     async def _ask(self, command: bytes) -> bytes:
         if not self._processes:
@@ -132,6 +136,9 @@ class EmbeddedEngine:
 
     async def _add(self) -> None:
         process = await EngineProcess.start(memory_limit_bytes=self._memory_limit_bytes, on_lost=self._lost)
+        if self._closing:
+            await process.close()
+            raise EngineUnreachable("the engines are closed")
         # All of it is written without a pause, so an update that comes meanwhile is written after it and wins.
         answers = [process.ask(self._policies, deadline_seconds=START_SECONDS)]
         answers += [self._send_document(process, tenant, document) for tenant, document in self._documents.items()]

@@ -16,6 +16,10 @@ from remit_policy.engine import DECISION_RULE, EngineError, EngineFailed, Engine
 START_SECONDS = 10.0
 
 
+class EngineDied(EngineFailed):
+    """The child went down while it evaluated this."""
+
+
 class EngineLost(EngineError):
     """The child went down under another's evaluation: this one may be asked again."""
 
@@ -58,7 +62,12 @@ class EngineProcess(asyncio.Protocol):
             )
         ours.setblocking(False)
         loop = asyncio.get_running_loop()
-        _, process = await loop.create_connection(lambda: cls(child, on_lost), sock=ours)
+        try:
+            _, process = await loop.create_connection(lambda: cls(child, on_lost), sock=ours)
+        except BaseException:
+            child.kill()
+            child.wait()
+            raise
         return process
 
     @property
@@ -88,7 +97,7 @@ class EngineProcess(asyncio.Protocol):
 
     async def close(self) -> None:
         """Kill the child and wait until it is gone."""
-        self._go_down(EngineFailed("the engine was closed"))
+        self._go_down(EngineDied("the engine was closed"))
         await self.gone()
 
     async def gone(self) -> int:
@@ -109,7 +118,7 @@ class EngineProcess(asyncio.Protocol):
             self._watchdog = None
         for line in lines:
             if not self._asked:
-                self._go_down(EngineFailed("the engine spoke without being asked"))
+                self._go_down(EngineDied("the engine spoke without being asked"))
                 return
             answer = self._asked.popleft().answer
             if answer.done():
@@ -122,7 +131,7 @@ class EngineProcess(asyncio.Protocol):
             self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._go_down(EngineFailed("the engine died"))
+        self._go_down(EngineDied("the engine died"))
 
     # -- going down ------------------------------------------------------------------------------------------------
 

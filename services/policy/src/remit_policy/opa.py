@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import orjson
 from opa_client import AsyncOpaClient
+from opa_client.errors import ConnectionsError
 
 from remit_contracts.identity import label
 from remit_policy.engine import (
@@ -58,9 +59,11 @@ class OpaEngine:
         self._changing = asyncio.Lock()
 
     async def load(self, policies: Policies, data: Mapping[str, bytes]) -> None:
-        """Push all of it; raises EngineUnreachable, or EngineFailed with OPA's compile errors."""
+        """Wait for the server and push all of it; raises EngineUnreachable, or EngineFailed with compile errors."""
         await self._asking.__aenter__()
         await self._loading.__aenter__()
+        if not await _answers(self._loading):
+            raise EngineUnreachable(f"OPA at {self._url} does not answer: start it, or choose the embedded engine")
         self._policies, self._documents = policies, dict(data)
         await self._push()
 
@@ -116,6 +119,13 @@ class OpaEngine:
             await call
         except Exception as fault:
             raise _failure(fault, self._url) from fault
+
+
+async def _answers(client: AsyncOpaClient) -> bool:
+    try:
+        return bool(await client.wait_for_ready(timeout=LOAD_SECONDS, interval=0.05))
+    except ConnectionsError:
+        return False
 
 
 def _failure(fault: Exception, url: str) -> EngineError:

@@ -29,6 +29,7 @@ from remit_agent_runtime.toolhost.definitions import (
     ToolDefinition,
     ToolInvalid,
     check,
+    enforced_by,
 )
 from remit_agent_runtime.toolhost.functions import schema_of
 from remit_agent_runtime.toolhost.sql_schema import read_schema
@@ -53,11 +54,13 @@ class ToolDescriptor(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     connection: str | None = None
     scopes: tuple[str, ...] = ()
     enforces: tuple[str, ...] = ()
+    definition: str = ""
+    """SHA-256 in hex of how the tool is defined: its source, URL, method and bounds."""
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 in hex over the canonical JSON of all fields: it changes when what a model or policy is told does."""
-        return sha256(orjson.dumps(msgspec.to_builtins(self), option=orjson.OPT_SORT_KEYS)).hexdigest()
+        """SHA-256 in hex over all fields: it changes when the tool does, or what a model or policy is told of it."""
+        return _digest_of(self)
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -146,6 +149,10 @@ def parse(content: bytes, *, tenant: str, file: str) -> dict[str, ToolDefinition
 
 def describe(definition: ToolDefinition, home: Path) -> ToolDescriptor:
     """What the tool tells of itself; raises ToolInvalid when its source cannot be read."""
+    return msgspec.structs.replace(_describe(definition, home), definition=_digest_of(definition))
+
+
+def _describe(definition: ToolDefinition, home: Path) -> ToolDescriptor:
     match definition:
         case FunctionTool():
             about, parameters = schema_of(definition.entry)
@@ -162,9 +169,9 @@ def describe(definition: ToolDefinition, home: Path) -> ToolDescriptor:
                 id=definition.id,
                 kind="sql",
                 description=f"{about} Tables: {tables}.",
-                parameters=_object({"sql": {"type": "string", "maxLength": 20_000, "description": "One SELECT."}}, ["sql"]),
+                parameters=_object({"sql": {"type": "string", "description": "One SELECT statement."}}, ["sql"]),
                 data_sources=(definition.data_source or definition.id,),
-                enforces=("mask_fields", "max_rows", "row_filter"),
+                enforces=enforced_by(definition),
             )
         case DocumentsTool():
             properties = {
@@ -177,7 +184,7 @@ def describe(definition: ToolDefinition, home: Path) -> ToolDescriptor:
                 description=definition.description or "Finds passages in the tenant's documents.",
                 parameters=_object(properties, ["query"]),
                 data_sources=(definition.data_source or definition.id,),
-                enforces=("max_rows",),
+                enforces=enforced_by(definition),
             )
         case HttpTool():
             properties = {name: parameter.schema() for name, parameter in definition.parameters.items()}
@@ -191,6 +198,10 @@ def describe(definition: ToolDefinition, home: Path) -> ToolDescriptor:
                 connection=definition.connection,
                 scopes=tuple(definition.scopes),
             )
+
+
+def _digest_of(value: Any) -> str:
+    return sha256(orjson.dumps(msgspec.to_builtins(value), option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def _object(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The kinds of tools, as `tools/{tenant}.yaml` writes them, and the rules that a shape alone cannot say.
 
-    ToolInvalid   Refusal, code "tool.invalid": a tool's definition, or what it stands on, cannot be used
+ToolInvalid   Refusal, code "tool.invalid": a tool's definition, or what it stands on, cannot be used
 """
 
 from __future__ import annotations
@@ -107,12 +107,24 @@ class HttpTool(_Tool, frozen=True, kw_only=True, tag="http"):
 
 ToolDefinition = FunctionTool | SqlTool | DocumentsTool | HttpTool
 
+_ENFORCED: Final[dict[type, tuple[str, ...]]] = {
+    SqlTool: ("mask_fields", "max_rows", "row_filter"),
+    DocumentsTool: ("max_rows",),
+}
+
+
+def enforced_by(definition: ToolDefinition) -> tuple[str, ...]:
+    """The types of obligations that a tool of this kind can honour; with any other it refuses the call."""
+    return _ENFORCED.get(type(definition), ())
+
 
 def check(definition: ToolDefinition, *, tenant: str) -> None:
     """What the shape does not say; raises ValueError with the reason and the way out."""
     match definition:
         case FunctionTool(entry=entry) if entry not in FUNCTIONS:
-            raise ValueError(f"entry {entry!r} is no function of the tool host (there are: {', '.join(sorted(FUNCTIONS))})")
+            raise ValueError(
+                f"entry {entry!r} is no function of the tool host (there are: {', '.join(sorted(FUNCTIONS))})"
+            )
         case SqlTool(source=source):
             _require_below(source, f"sources/{tenant}", "source")
         case DocumentsTool(folder=folder):
@@ -138,12 +150,14 @@ def _check_url(definition: HttpTool) -> None:
         raise ValueError(f"url {definition.url!r} must begin with https://HOST, or http:// and a loopback address")
     if url.username is not None or url.password is not None or "@" in url.netloc:
         raise ValueError("url must hold no credential: that is what the connection is for")
-    if url.query or url.fragment or "{" in url.netloc or any(ord(char) <= 32 or ord(char) > 126 for char in definition.url):
+    if (
+        url.query
+        or url.fragment
+        or "{" in url.netloc
+        or any(ord(char) <= 32 or ord(char) > 126 for char in definition.url)
+    ):
         raise ValueError("url must be host and path only, in ASCII; arguments become the query or the body")
-    try:
-        url.port
-    except ValueError:
-        raise ValueError("url has a port that is no number below 65536") from None
+    _ = url.port  # raises ValueError for one that is no number below 65536
     if url.scheme == "http" and not _is_loopback(url.hostname):
         raise ValueError("http:// would send the credential in the clear: use https:// (http:// is for loopback only)")
     if unknown := sorted(set(PLACEHOLDER.findall(url.path)) - set(definition.parameters)):

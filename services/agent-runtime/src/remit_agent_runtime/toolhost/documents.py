@@ -23,6 +23,7 @@ MAX_TERMS: Final = 32
 MAX_PASSAGES: Final = 20
 
 _HEADING = re.compile(r"^(#{1,6})\s+(.+?)\s*#*\s*$")
+_SEARCH: Final = "SELECT file, heading, text FROM passages WHERE passages MATCH ? ORDER BY rank LIMIT ?"
 _TERM = re.compile(r"\w+")
 
 
@@ -66,9 +67,7 @@ class DocumentIndexes:
         # Each word is quoted, so that nothing in a query is FTS5 syntax; BM25 ranks passages with more of them higher.
         match = " OR ".join(f'"{term}"' for term in query.terms)
         with self._lock:
-            rows = self._index(key, folder).execute(
-                "SELECT file, heading, text FROM passages WHERE passages MATCH ? ORDER BY rank LIMIT ?", (match, query.limit)
-            )
+            rows = self._index(key, folder).execute(_SEARCH, (match, query.limit))
             return [Passage(*row) for row in rows]
 
     def _index(self, key: tuple[str, str], folder: Path) -> sqlite3.Connection:

@@ -1,5 +1,5 @@
-"""The typed functions that tools may be made of. Their signatures are their contracts: arguments are checked against the
-type hints, and the JSON Schema that a model reads is generated from them.
+"""The typed functions that tools may be made of. Their signatures are their contracts: arguments are checked against
+the type hints, and the JSON Schema that a model reads is generated from them.
 """
 
 from __future__ import annotations
@@ -46,6 +46,11 @@ def convert_temperature(value: Finite, from_unit: Temperature, to_unit: Temperat
     return {"value": round(converted, 9), "unit": to_unit}
 
 
+def miles_to_km(miles: Finite) -> dict[str, Any]:
+    """Converts statute miles to kilometres."""
+    return {"kilometres": miles * METRES["mile"] / METRES["kilometre"]}
+
+
 def days_between(start: date, end: date) -> dict[str, Any]:
     """Counts the days from one date (YYYY-MM-DD) to another; negative when the second is earlier."""
     return {"days": (end - start).days}
@@ -60,7 +65,8 @@ def great_circle(from_lat: Latitude, from_lon: Longitude, to_lat: Latitude, to_l
 
 
 FUNCTIONS: Final[dict[str, Callable[..., dict[str, Any]]]] = {
-    function.__name__: function for function in (convert_length, convert_temperature, days_between, great_circle)
+    function.__name__: function
+    for function in (convert_length, convert_temperature, days_between, great_circle, miles_to_km)
 }
 
 

@@ -1,5 +1,7 @@
-"""Why the tool host does not carry out a call, or what went wrong with it. All of them mean that there was no effect, but
-`tool.outcome_unknown` (nobody knows) and `tool.http_status` (the tool's server answered that it failed).
+"""Why the tool host does not carry out a call, or what went wrong with it.
+
+All of them mean that there was no effect, but `tool.outcome_unknown` (nobody knows) and, of tools that ask a server,
+what comes after its answer: `tool.http_status`, `tool.result_too_large`, `tool.malformed_result`.
 
     ToolRefused                        code
         tool.unknown_obligation        an obligation that nobody here knows, or of another shape

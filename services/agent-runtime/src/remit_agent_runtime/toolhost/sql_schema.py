@@ -36,7 +36,9 @@ class SourceSchema(NamedTuple):
 
     def told(self) -> str:
         """For a model: `flights(year, month, ...), airlines(carrier, name)`."""
-        return ", ".join(f"{each.name}({', '.join(each.columns)})" for each in (*self.tables, *self.views))
+        columns = {table.name: table.columns for table in self.tables}
+        columns |= {view.name: view.columns for view in self.views}
+        return ", ".join(f"{name}({', '.join(of)})" for name, of in columns.items())
 
 
 def uri_of(source: Path) -> str:

@@ -5,10 +5,11 @@ The source is attached under a name that nobody can guess, and each table gets t
     "t<token>_flights"  SELECT "carrier", NULL AS "tailnum" FROM s<token>."flights" WHERE "carrier" IN ('UA')
     "flights"           SELECT * FROM "t<token>_flights"
 
-Why not SQLite's authorizer alone: it is not asked about the columns of USING and NATURAL joins, so a masked column could
-be guessed by joining with it, and the view that it names as accessor is any common table expression of that name. Here
-the authorizer is the second wall: only the inner views, whose names are secret, may read the source, and only the
-columns that they need. Views of the source are made again over these, so that they see no more than a statement does.
+Why not SQLite's authorizer alone: it is not asked about the columns of USING and NATURAL joins, so a masked column
+could be guessed by joining with it, and the view that it names as accessor is any common table expression of that
+name. Here the authorizer is the second wall: only the inner views, whose names are secret, may read the source, and
+only the columns that they need. Views of the source are made again over these, so that they see no more than a
+statement does.
 """
 
 from __future__ import annotations
@@ -22,16 +23,17 @@ from remit_agent_runtime.toolhost.obligations import Bounds, RowFilter
 from remit_agent_runtime.toolhost.refusals import UNENFORCEABLE, ToolRefused
 from remit_agent_runtime.toolhost.sql_schema import SourceSchema, Table
 
-FUNCTIONS: Final = frozenset(
+_FUNCTIONS: Final = (
     "-> ->> abs acos acosh asin asinh atan atan2 atanh avg ceil ceiling char coalesce concat concat_ws cos cosh count"
     " cume_dist date datetime degrees dense_rank exp first_value floor format glob group_concat hex if ifnull iif instr"
     " json json_array json_array_length json_each json_error_position json_extract json_group_array json_group_object"
     " json_object json_patch json_quote json_remove json_replace json_set json_tree json_type json_valid julianday lag"
     " last_value lead length like likelihood likely ln log log10 log2 lower ltrim max median min mod nth_value ntile"
-    " nullif octet_length percent_rank pi pow power printf quote radians random rank replace round row_number rtrim sign"
-    " sin sinh soundex sqrt strftime string_agg substr substring subtype sum tan tanh time timediff total trim trunc"
-    " typeof unhex unicode unixepoch unlikely upper".split()
+    " nullif octet_length percent_rank pi pow power printf quote radians random rank replace round row_number rtrim"
+    " sign sin sinh soundex sqrt strftime string_agg substr substring subtype sum tan tanh time timediff total trim"
+    " trunc typeof unhex unicode unixepoch unlikely upper"
 )
+FUNCTIONS: Final = frozenset(_FUNCTIONS.split())
 """What a statement may call; nothing here reads files, loads code or tells of the process."""
 
 TABLE_FUNCTIONS: Final = frozenset({"json_each", "json_tree"})
@@ -55,7 +57,8 @@ class Shadow:
             view for view in schema.views if not any(bounds.masks(view.name, column) for column in view.columns)
         ]
         self._refuse_idle_filters()
-        self._exposed = {each.name.lower() for each in (*self._tables, *self._views)}
+        self._offered = [*(table.name for table in self._tables), *(view.name for view in self._views)]
+        self._exposed = {name.lower() for name in self._offered}
         self._inner = {self._inner_name(table.name).lower(): table.name.lower() for table in self._tables}
         self.withheld: set[str] = set()
         self.filtered: set[str] = set()
@@ -68,7 +71,7 @@ class Shadow:
     @property
     def offered(self) -> str:
         """The tables and views that a statement may name."""
-        return ", ".join(each.name for each in (*self._tables, *self._views)) or "none"
+        return ", ".join(self._offered) or "none"
 
     def statements(self) -> Iterator[str]:
         """What makes the views, once the source is attached."""
@@ -134,8 +137,11 @@ class Shadow:
                 return False
         self._conditions[name] = conditions
         self._masked[name] = frozenset(masked)
-        open_columns = {column for column in table.columns if column not in masked}
-        self._readable[name] = frozenset(column.lower() for column in (*open_columns, *(each for each, _ in conditions)))
+        readable = {
+            *(column for column in table.columns if column not in masked),
+            *(column for column, _ in conditions),
+        }
+        self._readable[name] = frozenset(column.lower() for column in readable)
         return True
 
     def _refuse_idle_filters(self) -> None:

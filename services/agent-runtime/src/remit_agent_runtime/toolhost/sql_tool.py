@@ -1,4 +1,4 @@
-"""SELECT on a SQLite file: read-only, behind the views of `sql_shadow`, within limits of time, rows, bytes and memory."""
+"""SELECT on a SQLite file: read-only, behind the views of `sql_shadow`, bounded in time, rows, bytes and memory."""
 
 from __future__ import annotations
 
@@ -156,6 +156,8 @@ def _explained(fault: Exception, shadow: Shadow) -> ToolRefused:
     if isinstance(fault, MemoryError) or "out of memory" in message or "too big" in message:
         return ToolRefused("the statement needs more memory than it may have: ask for less", code=RESULT_TOO_LARGE)
     if "not authorized" in message or "prohibited" in message:
-        reason = f"the statement asks for more than a SELECT on the tables offered ({shadow.offered}) with plain functions"
+        reason = (
+            f"the statement asks for more than a SELECT on the tables offered ({shadow.offered}) with plain functions"
+        )
         return ToolRefused(reason, code=FORBIDDEN_STATEMENT)
     return ToolRefused(f"{message} (tables: {shadow.offered})", code=BAD_STATEMENT)

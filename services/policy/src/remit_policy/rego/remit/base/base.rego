@@ -42,34 +42,44 @@ known_actions := {
 }
 
 # METADATA
-# description: Why the request is refused whatever the roles say; empty when nothing speaks against it
+# description: |
+#   Why the request is refused whatever the roles say; empty when nothing speaks against it. Each condition is a rule of its
+#   own: `not` before an expression whose parts are undefined would leave the reason out.
 # scope: document
-reasons contains {"code": "policy.unknown_subject", "message": "only users are decided about"} if {
-	not input.subject.type == "user"
-}
+reasons contains {"code": "policy.unknown_subject", "message": "only users are decided about"} if not is_user
 
-reasons contains {"code": "policy.unknown_tenant", "message": "this tenant has no roles here"} if {
-	not data.directory[input.subject.properties.tenant].revision
-}
+reasons contains {"code": "policy.unknown_tenant", "message": "this tenant has no roles here"} if not is_known_tenant
 
-reasons contains {"code": "policy.foreign_tenant", "message": "the resource does not belong to your tenant"} if {
-	not same_tenant
-}
+reasons contains {"code": "policy.foreign_tenant", "message": "the resource is not of your tenant"} if not is_own_tenant
 
-reasons contains {"code": "policy.inactive_subject", "message": "this user is disabled"} if {
-	not input.subject.properties.active == true
-}
+reasons contains {"code": "policy.inactive_subject", "message": "this user is disabled"} if not is_active
 
-reasons contains {"code": "policy.unknown_action", "message": "this action is not known"} if {
-	not input.action.name in known_actions
-}
+reasons contains {"code": "policy.unknown_action", "message": "this action is not known"} if not is_known_action
+
+# METADATA
+# description: The subject is a user
+# scope: document
+is_user if input.subject.type == "user"
+
+# METADATA
+# description: The roles of the subject's tenant are there
+# scope: document
+is_known_tenant if data.directory[input.subject.properties.tenant].revision
 
 # METADATA
 # description: Both sides name a tenant, and it is the same one
 # scope: document
-default same_tenant := false
-
-same_tenant if {
+is_own_tenant if {
 	is_string(input.subject.properties.tenant)
 	input.subject.properties.tenant == input.resource.properties.tenant
 }
+
+# METADATA
+# description: The user is not disabled
+# scope: document
+is_active if input.subject.properties.active == true
+
+# METADATA
+# description: The action is one of those that exist
+# scope: document
+is_known_action if input.action.name in known_actions

@@ -1,0 +1,128 @@
+"""Comparing all copies of a tenant's record: the services' stores, the stream, the ledger, and each effect with its permit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from remit_audit.effects import EffectCheck, Keys
+from remit_audit.findings import Finding
+from remit_audit.ledger_file import checkpoint_file
+from remit_audit.ledger_reader import CHUNK, LedgerReader
+from remit_audit.store_copy import stores_of
+from remit_audit.sweep import Read
+from remit_audit.verification import MAX_FINDINGS, Verdict, verify_ledger
+from remit_chassis.permits import PermitVerifier
+from remit_contracts.errors import Refusal
+from remit_contracts.identity import PLATFORM_TENANT
+from remit_contracts.subjects import SERVICES
+from remit_contracts.trails import TenantReport
+
+RUNTIME = "agent-runtime"
+
+
+@dataclass
+class TenantCheck:
+    """Gathers what is wrong with one tenant; `report` gives it in the shape that is answered."""
+
+    tenant: str
+    entries: int = 0
+    checkpoint: str = ""
+    pending: int = 0
+    effects_checked: int = 0
+    erased: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+    def add(self, found: Iterable[Finding]) -> None:
+        """Keep findings, up to MAX_FINDINGS, each once."""
+        for finding in found:
+            if len(self.findings) < MAX_FINDINGS and finding not in self.findings:
+                self.findings.append(finding)
+
+    def report(self) -> TenantReport:
+        """The answer."""
+        return TenantReport(
+            tenant=self.tenant,
+            entries=self.entries,
+            checkpoint=self.checkpoint,
+            pending=self.pending,
+            effects_checked=self.effects_checked,
+            erased=self.erased,
+            faults=[finding.fault() for finding in self.findings],
+        )
+
+    def check_ledger(self, reader: LedgerReader, public_key: bytes) -> Verdict:
+        """Recompute the ledger."""
+        verdict = verify_ledger(reader, public_key)
+        self.entries, self.checkpoint = verdict.entries, verdict.note
+        self.add(verdict.findings)
+        return verdict
+
+    def check_stores(self, stores_dir: Path, reader: LedgerReader | None, *, stopped: bool) -> set[str]:
+        """Compare the stores that are files here; returns the services whose stores were compared."""
+        compared = set()
+        heads = self._heads(reader)
+        for copy in stores_of(stores_dir, self.tenant, SERVICES):
+            self.add(copy.compare(reader, stopped=stopped))
+            self.pending += max(0, copy.last - heads.get(copy.service, 0))
+            compared.add(copy.service)
+        return compared
+
+    def check_effects(self, reader: LedgerReader, verifier: PermitVerifier, keys: Keys) -> None:
+        """Check every effect in the ledger against its permit."""
+        effects = EffectCheck(verifier, keys)
+        after = -1
+        try:
+            while page := reader.following(after, CHUNK):
+                for entry in page:
+                    if entry.envelope.service == RUNTIME:
+                        self.add(effects.follow(entry.envelope, entry.index))
+                after = page[-1].index
+        except Refusal as refusal:
+            self.add([Finding("ledger", "file.damaged", refusal.reason)])
+        self.effects_checked, self.erased = effects.checked, effects.erased
+
+    def _heads(self, reader: LedgerReader | None) -> dict[str, int]:
+        try:
+            return {service: number for service, (number, _) in reader.heads().items()} if reader else {}
+        except Refusal as refusal:
+            self.add([Finding("ledger", "file.damaged", refusal.reason)])
+            return {}
+
+    def require_ledger(self, path: Path) -> None:
+        """A ledger that is not there, though a checkpoint was signed or services have stored events, is a fault."""
+        if checkpoint_file(path).exists():
+            self.add([Finding("ledger", "file.damaged", f"{path.name} is gone, and a checkpoint of it is there")])
+        elif self.pending and self.tenant != PLATFORM_TENANT:  # the platform's own log has no stream in every deployment
+            reason = f"there is no ledger, and services have stored {self.pending} events"
+            self.add([Finding("ledger", "file.damaged", reason)])
+
+
+class StreamCheck:
+    """Compares a stream, message by message, with the ledger as it was before the stream was read."""
+
+    def __init__(self, reader: LedgerReader) -> None:
+        self._reader = reader
+        self._heads = {service: number for service, (number, _) in reader.heads().items()}
+        self._seen = {service: bytearray(number + 1) for service, number in self._heads.items()}
+
+    def follow(self, read: Read) -> Iterable[Finding]:
+        """What is wrong with one message."""
+        if read.envelope is None:
+            yield Finding("stream", "record.altered", f"sequence {read.sequence}: {read.fault}")
+            return
+        service, number = read.envelope.service, read.envelope.notification_id
+        if number > self._heads.get(service, 0):
+            return
+        self._seen[service][number] = 1
+        if self._reader.hash_of(service, number) != read.envelope.hash:
+            reason = f"sequence {read.sequence} is not the event that the ledger has under this number"
+            yield Finding("stream", "record.forked", reason, service, number)
+
+    def missing(self) -> Iterable[Finding]:
+        """Events that the ledger has and no message was."""
+        for service, seen in self._seen.items():
+            for number in range(1, len(seen)):
+                if not seen[number]:
+                    yield Finding("stream", "record.missing", "the ledger has it, the stream has not", service, number)

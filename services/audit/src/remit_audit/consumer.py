@@ -1,0 +1,141 @@
+"""Every tenant's stream is found, followed into its ledger and watched."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import structlog
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from nats.errors import Error as NatsError
+
+from remit_audit.findings import Finding
+from remit_audit.follower import Follower
+from remit_audit.ledger import Ledger
+from remit_audit.watch import Watch
+from remit_chassis.operations import Republish
+from remit_chassis.streams import ask_jetstream
+from remit_contracts import subjects
+from remit_contracts.errors import Refusal, Tampered, Unavailable
+from remit_contracts.identity import SYSTEM_USER, is_label
+
+if TYPE_CHECKING:
+    from remit_audit.alarms import Alarms
+    from remit_audit.settings import AuditSettings
+    from remit_chassis.service import Service
+
+PREFIX = subjects.events_stream("x").removesuffix("x")
+REPUBLISH_SECONDS = 30.0
+
+
+class Consumer:
+    """Holds a follower and a watch for each tenant. `refused` says of which ledgers nothing is taken, and why."""
+
+    def __init__(
+        self, service: Service, settings: AuditSettings, key: Ed25519PrivateKey, alarms: Alarms
+    ) -> None:
+        self.followers: dict[str, Follower] = {}
+        self.watches: dict[str, Watch] = {}
+        self.on_follow: list[Callable[[Follower], None]] = []
+        self._service = service
+        self._settings = settings
+        self._key = key
+        self._alarms = alarms
+        self._refused: dict[str, str] = {}
+        self._looked = False
+
+    async def start(self) -> None:
+        """Begin to follow and to watch."""
+        self._service.spawn(self._repeat(self._settings.discover_seconds, self.discover))
+        self._service.spawn(self._repeat(self._settings.heads_seconds, self._compare_heads))
+
+    async def stop(self) -> None:
+        """Close the ledgers; the followers end with the service's tasks."""
+        for follower in self.followers.values():
+            await asyncio.to_thread(follower.ledger.close)
+
+    async def discover(self) -> None:
+        """Follow streams that are new, and look at all of them; raises Unavailable."""
+        tenants = {name.removeprefix(PREFIX) for name in await stream_names(self._service) if name.startswith(PREFIX)}
+        tenants |= {path.stem for path in self._settings.ledger_dir.glob("*.sqlite")}
+        for tenant in sorted(filter(is_label, tenants - self.followers.keys() - self._refused.keys())):
+            await self._follow(tenant)
+        for tenant, watch in self.watches.items():
+            await watch.look_at_stream()
+            await self.followers[tenant].ask_for_gaps()
+        self._looked = True
+        await self._alarms.retry()
+
+    async def ready(self) -> str:
+        """For readiness: every stream was looked at and is fit, and every ledger takes events."""
+        if not self._looked:
+            raise Unavailable("the streams were not looked at yet")
+        for tenant, reason in self._refused.items():
+            raise Tampered(f"the ledger of {tenant} takes no events: {reason}")
+        for tenant, follower in self.followers.items():
+            if fault := follower.refused or self.watches[tenant].unfit:
+                raise Tampered(f"{tenant}: {fault}")
+        return f"{len(self.followers)} streams are fit and followed"
+
+    async def pending(self, tenant: str, *, within_seconds: float) -> int:
+        """Wait until the ledger has what services have stored by now; returns how many events it still lacks."""
+        heads = await self.watches[tenant].heads()
+        follower = self.followers[tenant]
+        try:
+            async with asyncio.timeout(within_seconds):
+                for service, head in heads.items():
+                    await follower.reaches(service, head.number)
+        except TimeoutError:
+            return sum(max(0, head.number - follower.ledger.head(service)[0]) for service, head in heads.items())
+        return 0
+
+    async def _follow(self, tenant: str) -> None:
+        path = self._settings.ledger_dir / f"{tenant}.sqlite"
+        try:
+            ledger = await asyncio.to_thread(Ledger, path, tenant, self._key)
+        except Tampered as fault:
+            self._refused[tenant] = fault.reason
+            await self._alarms.raise_(tenant, Finding("ledger", "checkpoint.contradicted", fault.reason))
+            return
+        follower = Follower(
+            self._service.nc, ledger, raise_alarm=self._alarms.raise_, ask_again=self._ask_again
+        )
+        self.followers[tenant] = follower
+        self.watches[tenant] = Watch(
+            self._service, follower, self._alarms, silent_seconds=self._settings.silent_seconds
+        )
+        self._service.spawn(follower.run())
+        for hook in self.on_follow:
+            hook(follower)
+        structlog.get_logger().info("audit.following", tenant=tenant, entries=ledger.size)
+
+    async def _compare_heads(self) -> None:
+        for watch in list(self.watches.values()):
+            await watch.compare_heads()
+
+    async def _ask_again(self, tenant: str, service: str, first: int, last: int) -> None:
+        await self._service.ask(
+            tenant, SYSTEM_USER, service, "republish", Republish(first=first, last=last), timeout_seconds=REPUBLISH_SECONDS
+        )
+
+    async def _repeat(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await work()
+            except (Refusal, NatsError, OSError) as fault:
+                structlog.get_logger().warning("audit.waiting", reason=str(fault)[:300])
+            await asyncio.sleep(seconds)
+
+
+async def stream_names(service: Service) -> list[str]:
+    """Every stream of the bus; raises Unavailable."""
+    names: list[str] = []
+    while True:
+        answer = await ask_jetstream(service.nc, "STREAM.NAMES", {"offset": len(names)})
+        if error := answer.get("error"):
+            raise Unavailable(f"the streams cannot be listed: {error.get('description')}")
+        page = answer.get("streams") or []
+        names += page
+        if not page or len(names) >= int(answer.get("total", 0)):
+            return names

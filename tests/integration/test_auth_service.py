@@ -1,0 +1,241 @@
+"""The auth service as a whole, on a real bus: seeded by the installer, asked by policy and by users' clients."""
+
+from __future__ import annotations
+
+import asyncio
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import nats.errors
+import orjson
+import pytest
+from fixtures_nats import Bus
+from nacl.public import PrivateKey, SealedBox
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from remit_auth.__main__ import build
+from remit_auth.issuer import BuiltInIssuerRefused
+from remit_auth.settings import AuthSettings
+from remit_chassis.service import Service
+from remit_chassis.settings import read_hex_secret
+from remit_chassis.vaultfile import VaultFile
+from remit_contracts import subjects
+from remit_infra.streams import ensure_stream
+
+ADMINISTRATOR = {"inherits": ["reader"], "permissions": [{"action": "role.*", "type": "role", "id": "*"}]}
+
+
+class Keys:
+    """Stands in the credential broker's place on the bus: keys of a real vault, sealed to the service's real box key."""
+
+    def __init__(self, home: Path) -> None:
+        self._vault = VaultFile(home / "vault" / "vault.sqlite", bytes(32))
+        self._box = SealedBox(PrivateKey(read_hex_secret(home / "secrets" / "box" / "auth.key")).public_key)
+
+    async def answer(self, message: Msg) -> None:
+        _, tenant, user, *_ = message.subject.split(".")
+        sealed = self._box.encrypt(self._vault.user_key(tenant, user))
+        await message.respond(orjson.dumps({"sealed_key": b64encode(sealed).decode()}))
+
+
+class Platform:
+    """The bus, the service and an installer's connection."""
+
+    def __init__(self, bus: Bus) -> None:
+        self.bus = bus
+        self.settings = AuthSettings(home=bus.home.path, nats_url=bus.url)
+        self.service: Service
+        self.installer: Client
+        self._broker: Client
+
+    async def open(self) -> None:
+        self.installer = await self.bus.connect_as("installer")
+        for stream in ("RUNS", *map(subjects.events_stream, ("platform", "acme", "globex"))):
+            await ensure_stream(self.installer, stream)
+        self._broker = await self.bus.connect_as("credential-broker")
+        await self._broker.subscribe(
+            subjects.any_request("rpc", "credential-broker", "user-key"), cb=Keys(self.bus.home.path).answer
+        )
+        await self._broker.flush()
+        await self.start()
+
+    async def start(self) -> None:
+        self.service = build(self.settings)
+        await self.service.start()
+        async with asyncio.timeout(20):
+            while not (await self.service.health())["ready"]:
+                await asyncio.sleep(0.01)
+
+    async def close(self) -> None:
+        await self.service.shut_down()
+        await self._broker.close()
+        await self.installer.close()
+
+    async def ask(self, verb: str, payload: dict[str, Any], *, tenant: str = "acme", user: str = "system") -> Any:
+        subject = subjects.rpc(tenant, user, "auth", verb)
+        return orjson.loads((await self.installer.request(subject, orjson.dumps(payload), timeout=10)).data)
+
+    async def ok(self, verb: str, payload: dict[str, Any], **whom: str) -> Any:
+        answer = await self.ask(verb, payload, **whom)
+        assert "error" not in answer, answer
+        return answer
+
+    async def seed(self) -> None:
+        await self.ok("create-tenant", {"name": "Acme"})
+        await self.ok("define-role", {"name": "reader", "inherits": [], "permissions": []})
+        await self.ok("define-role", {"name": "administrator", **ADMINISTRATOR})
+        await self.ok("protect-fields", {"source": "sql", "fields": ["tailnum"]})
+        await self.ok("register-user", {"handle": "ann", "roles": ["administrator"], "email": "ann@acme.test"})
+
+    async def client(self, token: str, session: str) -> Client:
+        user = (await self.ok("resolve", {"handle": "ann"}))["user"]
+        return await self.bus.connect(token=token, inbox_prefix=f"_INBOX.acme.{user}.{session}")
+
+
+@pytest.fixture
+async def platform(nats_bus: Bus) -> AsyncIterator[Platform]:
+    made = Platform(nats_bus)
+    await made.open()
+    await made.seed()
+    yield made
+    await made.close()
+
+
+async def test_a_user_with_a_token_asks_who_it_is(platform: Platform) -> None:
+    issued = await platform.ok("issue-token", {"handle": "ann", "ttl_seconds": 60})
+    user = (await platform.ok("resolve", {"handle": "ann"}))["user"]
+    ann = await platform.client(issued["token"], issued["session"])
+    answer = await ann.request(subjects.command("acme", user, "auth", "whoami"), b"{}", timeout=5)
+    await ann.close()
+    assert orjson.loads(answer.data) == {
+        "tenant": "acme",
+        "user": user,
+        "session": issued["session"],
+        "handle": "ann",
+        "roles": ["administrator"],
+        "inbox_prefix": f"_INBOX.acme.{user}.{issued['session']}",
+        "command_prefix": f"remit.acme.{user}.cmd",
+    }
+
+
+async def test_policy_is_told_of_a_user_and_of_the_tenants_roles(platform: Platform) -> None:
+    user = (await platform.ok("resolve", {"handle": "ann"}))["user"]
+    async with platform.bus.client("policy") as policy:
+        subject = orjson.loads(
+            (await policy.request(subjects.rpc("acme", user, "auth", "describe-subject"), b"{}")).data
+        )
+        tenant = orjson.loads(
+            (await policy.request(subjects.rpc("acme", "system", "auth", "describe-tenant"), b"{}")).data
+        )
+    assert subject == {
+        "user": user,
+        "handle": "ann",
+        "active": True,
+        "roles": ["administrator"],
+        "revision": tenant["revision"],
+    }
+    assert tenant["active"]
+    assert tenant["roles"] == {"reader": {"inherits": [], "permissions": []}, "administrator": ADMINISTRATOR}
+    assert tenant["closure"] == {"reader": ["reader"], "administrator": ["administrator", "reader"]}
+    assert tenant["protected_fields"] == {"sql": ["tailnum"]}
+
+
+async def test_a_disabled_user_is_told_to_policy_refused_at_the_door_and_where_connected(platform: Platform) -> None:
+    issued = await platform.ok("issue-token", {"handle": "ann", "ttl_seconds": 60})
+    ann = await platform.client(issued["token"], issued["session"])
+    user = (await platform.ok("resolve", {"handle": "ann"}))["user"]
+    async with platform.bus.client("policy") as policy:
+        notices = await policy.subscribe(subjects.any_live("directory"))
+        await policy.flush()
+        row = await platform.ok("set-user-active", {"handle": "ann", "active": False, "reason": "left"})
+        assert not row["active"]
+        notice = await notices.next_msg(timeout=5)
+        described = orjson.loads(
+            (await policy.request(subjects.rpc("acme", user, "auth", "describe-subject"), b"{}")).data
+        )
+    assert notice.subject == f"remit.acme.{user}.live.directory"
+    assert orjson.loads(notice.data) == {"revision": described["revision"]}
+    assert described["active"] is False
+    with pytest.raises(nats.errors.Error, match="Authorization Violation"):
+        await platform.client(issued["token"], issued["session"])
+    answer = await ann.request(subjects.command("acme", user, "auth", "whoami"), b"{}", timeout=5)
+    assert orjson.loads(answer.data)["error"]["code"] == "auth.not_signed_in"
+    await ann.close()
+    assert (await platform.ask("issue-token", {"handle": "ann"}))["error"]["code"] == "auth.inactive"
+
+
+async def test_what_was_recorded_is_known_again_after_a_restart(platform: Platform) -> None:
+    issued = await platform.ok("issue-token", {"handle": "ann", "ttl_seconds": 60})
+    before = [await platform.ok(verb, {}) for verb in ("describe-tenant", "list-users", "list-roles")]
+    await platform.service.shut_down()
+    await platform.start()
+    assert [await platform.ok(verb, {}) for verb in ("describe-tenant", "list-users", "list-roles")] == before
+    ann = await platform.client(issued["token"], issued["session"])
+    await ann.close()
+
+
+@pytest.mark.parametrize(
+    ("verb", "payload", "code"),
+    [
+        ("register-user", {"handle": "ann"}, "conflict.handle_taken"),
+        ("register-user", {"handle": "u-1"}, "request.malformed"),
+        ("register-user", {"handle": "bob", "roles": ["king"]}, "absent.role"),
+        ("register-user", {"handle": "bob", "user": "u-1"}, "request.malformed"),
+        ("assign-role", {"handle": "nobody", "role": "reader"}, "absent"),
+        ("assign-role", {"handle": "ann", "role": "аdministrator"}, "request.malformed"),
+        ("remove-role", {"handle": "ann", "role": "reader"}, "absent.role"),
+        ("define-role", {"name": "reader", "inherits": ["administrator"]}, "conflict.role_cycle"),
+        ("define-role", {"name": "x", "permissions": [{"action": "*", "type": "*", "id": "*"}]}, "request.malformed"),
+        ("create-tenant", {}, "conflict.tenant_exists"),
+        ("issue-token", {"handle": "ann", "ttl_seconds": 0}, "request.malformed"),
+        ("issue-token", {"handle": "ann", "ttl_seconds": 10**9}, "request.malformed"),
+        ("issue-token", {"handle": "nobody"}, "absent"),
+        ("end-session", {"session": "s-unknown"}, "absent"),
+        ("resolve", {"handle": "nobody"}, "absent"),
+        ("list-tenants", {}, "policy.denied"),
+    ],
+)
+async def test_what_cannot_be_is_refused_with_a_code(
+    platform: Platform, verb: str, payload: dict[str, Any], code: str
+) -> None:
+    assert (await platform.ask(verb, payload))["error"]["code"] == code
+
+
+async def test_administration_is_refused_in_a_users_name(platform: Platform) -> None:
+    user = (await platform.ok("resolve", {"handle": "ann"}))["user"]
+    for verb, payload in (
+        ("issue-token", {"handle": "ann"}),
+        ("assign-role", {"handle": "ann", "role": "reader"}),
+        ("define-role", {"name": "reader", "inherits": [], "permissions": []}),
+        ("describe-tenant", {}),
+    ):
+        assert (await platform.ask(verb, payload, user=user))["error"]["code"] == "policy.denied"
+
+
+async def test_reserved_and_unknown_tenants_are_refused(platform: Platform) -> None:
+    assert (await platform.ask("create-tenant", {}, tenant="platform"))["error"]["code"] == "request.malformed_id"
+    assert (await platform.ask("register-user", {"handle": "bob"}, tenant="globex"))["error"]["code"] == "absent"
+    await platform.ok("create-tenant", {}, tenant="globex")
+    listed = await platform.ok("list-tenants", {}, tenant="platform")
+    assert listed["tenants"] == [
+        {"tenant": "acme", "active": True, "users": 1},
+        {"tenant": "globex", "active": True, "users": 0},
+    ]
+
+
+async def test_users_are_listed_in_pages(platform: Platform) -> None:
+    for handle in ("bob", "cid"):
+        await platform.ok("register-user", {"handle": handle})
+    first = await platform.ok("list-users", {"limit": 2})
+    last = await platform.ok("list-users", {"after": first["next"], "limit": 2})
+    assert [row["handle"] for row in (*first["users"], *last["users"])] == ["ann", "bob", "cid"]
+    assert (first["next"], last["next"]) == ("bob", None)
+
+
+def test_the_service_does_not_start_beside_an_oidc_issuer(nats_bus: Bus) -> None:
+    settings = AuthSettings(home=nats_bus.home.path, nats_url=nats_bus.url, oidc_issuer="https://idp.acme.test")
+    with pytest.raises(BuiltInIssuerRefused):
+        build(settings)

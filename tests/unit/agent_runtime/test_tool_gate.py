@@ -1,0 +1,221 @@
+"""The governed tool call: what is on disk before and after, and what can stop it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from remit_agent_runtime import facts
+from remit_agent_runtime.domain import BudgetSpent
+from remit_agent_runtime.model_gate import Diverged
+from remit_agent_runtime.tool_gate import ToolChanged
+from remit_agent_runtime.tool_host_client import ToolCall, ToolHostLost, ToolOutcome
+from remit_contracts.errors import Conflict, Denied, MalformedCommand, Unavailable
+from remit_contracts.permits import args_digest
+from unit.agent_runtime.world import DESK, SQL, TENANT, USER, World, kinds
+
+ARGUMENTS = {"sql": "SELECT 1"}
+
+
+async def test_the_authorisation_is_on_disk_before_the_tool_is_called(world: World) -> None:
+    hand = await world.hand()
+    on_disk: list[str] = []
+
+    async def look(call: ToolCall) -> ToolOutcome:
+        on_disk.extend(kinds(await world.events()))
+        return ToolOutcome(ok=True, content="1")
+
+    world.host.answers["sql"] = look
+    returned = await world.gate.call(hand, SQL, ARGUMENTS)
+    assert on_disk[-1] == "ToolCallAuthorized"
+    assert (returned.outcome, returned.content) == ("completed", "1")
+    assert kinds(await world.events())[-2:] == ["ToolCallAuthorized", "ToolCallCompleted"]
+
+
+async def test_the_authorisation_holds_the_whole_decision_and_what_was_decided_on(world: World) -> None:
+    hand = await world.hand()
+    await world.gate.call(hand, SQL, ARGUMENTS)
+    event = (await world.events())[-2]
+    assert isinstance(event, facts.ToolCallAuthorized)
+    assert event.decision == {
+        "decision_id": "d-1",
+        "decision": True,
+        "reasons": [],
+        "obligations": [{"type": "max_rows", "properties": {"limit": 5}}],
+        "bundle_digest": "b" * 64,
+        "data_revision": "r1",
+        "evaluated_at": "2026-01-31T09:30:00Z",
+        "input": '{"action":"tool.call"}',
+    }
+    assert (event.arguments, event.args_digest, event.permit) == (ARGUMENTS, args_digest(ARGUMENTS), "permit-1")
+    request = world.services.asked[0][1]
+    assert (request.subject.id, request.resource.id, request.resource.properties) == (
+        USER,
+        "sql",
+        {"tenant": TENANT, "data_sources": ["sql"]},
+    )
+    assert (request.context.run, request.context.ordinal, request.context.session, request.context.args_digest) == (
+        hand.run.run_id,
+        1,
+        "s-1",
+        args_digest(ARGUMENTS),
+    )
+
+
+async def test_the_tool_gets_the_permit_and_the_key_under_which_it_happens_once(world: World) -> None:
+    hand = await world.hand()
+    await world.gate.call(hand, SQL, ARGUMENTS)
+    await world.gate.call(hand, SQL, ARGUMENTS)
+    assert [(call.permit, call.idempotency_key) for call in world.host.calls] == [
+        ("permit-1", f"{hand.run.run_id}:1"),
+        ("permit-2", f"{hand.run.run_id}:2"),
+    ]
+
+
+async def test_a_denied_call_reaches_no_tool_and_no_broker(world: World) -> None:
+    world.services.denied["weather-desk"] = "no role grants it"
+    hand = await world.hand()
+    returned = await world.gate.call(hand, DESK, {"airport": "JFK"})
+    assert returned.outcome == "denied"
+    assert returned.error == {"code": "policy.no_grant", "reason": "no role grants it", "decision_id": "d-1"}
+    assert [verb for verb, _ in world.services.asked] == ["decide"]
+    assert world.host.calls == []
+    assert kinds(await world.events())[-1] == "ToolCallDenied"
+
+
+async def test_without_an_answer_from_policy_there_is_no_call(world: World) -> None:
+    world.services.policy_is_silent = Unavailable("nobody answers policy.decide")
+    hand = await world.hand()
+    returned = await world.gate.call(hand, SQL, ARGUMENTS)
+    assert (returned.outcome, returned.error and returned.error["code"]) == ("denied", "unavailable")
+    assert world.host.calls == []
+
+
+async def test_an_allowed_decision_without_a_permit_is_no_permission(world: World) -> None:
+    hand = await world.hand()
+    decide = world.services._decide
+
+    def without_permit(request: Any) -> Any:
+        import msgspec
+
+        answer = decide(request)
+        return msgspec.structs.replace(answer, context=msgspec.structs.replace(answer.context, permit=None))
+
+    world.services._decide = without_permit  # type: ignore[method-assign]
+    assert (await world.gate.call(hand, SQL, ARGUMENTS)).outcome == "denied"
+    assert world.host.calls == []
+
+
+async def test_a_tool_with_a_connection_is_called_only_with_its_lease(world: World) -> None:
+    hand = await world.hand()
+    await world.gate.call(hand, DESK, {"airport": "JFK"})
+    lease = world.services.asked[1][1]
+    assert (lease.permit, lease.connection) == ("permit-1", "weather-desk")
+    assert world.host.calls[0].sealed_lease == "c2VhbGVk"
+    completed = (await world.events())[-1]
+    assert completed.lease_id == "l-1"
+
+
+async def test_a_refused_lease_is_recorded_and_the_tool_is_not_called(world: World) -> None:
+    world.services.refuses_lease = Denied("no such connection", code="connection.absent")
+    hand = await world.hand()
+    returned = await world.gate.call(hand, DESK, {"airport": "JFK"})
+    assert (returned.outcome, returned.error and returned.error["code"]) == ("failed", "connection.absent")
+    assert world.host.calls == []
+    assert kinds(await world.events())[-2:] == ["ToolCallAuthorized", "ToolCallCompleted"]
+
+
+async def test_when_the_authorisation_cannot_be_stored_nothing_happens(world: World) -> None:
+    hand = await world.hand()
+    rival = await world.worker.take(TENANT, hand.run.id)
+    rival.run.start(at=world.clock())
+    await rival.save()
+    with pytest.raises(Conflict):
+        await world.gate.call(hand, DESK, {"airport": "JFK"})
+    assert world.host.calls == []
+    assert hand.stale
+    assert world.turns.in_flight == 0
+
+
+async def test_a_lost_tool_host_leaves_the_outcome_unknown_and_the_run_may_go_on(world: World) -> None:
+    world.host.answers["sql"] = ToolHostLost("the tool host ended with the call on its way")
+    hand = await world.hand()
+    returned = await world.gate.call(hand, SQL, ARGUMENTS)
+    assert (returned.outcome, returned.error and returned.error["code"]) == ("unknown", "tool.outcome_unknown")
+    world.host.answers["sql"] = ToolOutcome(ok=True, content="2")
+    assert (await world.gate.call(hand, SQL, ARGUMENTS)).ordinal == 2
+
+
+async def test_a_host_that_cannot_be_reached_is_a_failure_and_not_an_unknown(world: World) -> None:
+    world.host.answers["sql"] = Unavailable("the tool host is being restarted and nothing was sent")
+    hand = await world.hand()
+    assert (await world.gate.call(hand, SQL, ARGUMENTS)).outcome == "failed"
+
+
+async def test_what_obligations_kept_back_is_recorded(world: World) -> None:
+    world.host.answers["sql"] = ToolOutcome(ok=True, content={"rows": []}, withheld={"fields": ["tailnum"], "rows_cut": 3})
+    hand = await world.hand()
+    returned = await world.gate.call(hand, SQL, ARGUMENTS)
+    assert returned.withheld == {"fields": ["tailnum"], "rows_cut": 3}
+    assert (await world.events())[-1].withheld == returned.withheld
+
+
+async def test_a_replay_is_answered_from_the_journal_and_calls_nothing(world: World) -> None:
+    hand = await world.hand()
+    first = await world.gate.call(hand, SQL, ARGUMENTS)
+    again = await world.worker.take(TENANT, hand.run.id)
+    world.services.asked.clear()
+    world.host.calls.clear()
+    assert await world.gate.call(again, SQL, ARGUMENTS) == first
+    assert (world.services.asked, world.host.calls) == ([], [])
+
+
+@pytest.mark.parametrize(("tool", "arguments"), [(SQL, {"sql": "SELECT 2"}), (DESK, ARGUMENTS)])
+async def test_a_replay_that_asks_something_else_has_diverged(world: World, tool: Any, arguments: Any) -> None:
+    hand = await world.hand()
+    await world.gate.call(hand, SQL, ARGUMENTS)
+    again = await world.worker.take(TENANT, hand.run.id)
+    with pytest.raises(Diverged):
+        await world.gate.call(again, tool, arguments)
+
+
+async def test_a_tool_that_changed_since_acceptance_is_not_called(world: World) -> None:
+    hand = await world.hand()
+    hand.run.bindings["tools"]["sql"] = "another digest"
+    with pytest.raises(ToolChanged):
+        await world.gate.call(hand, SQL, ARGUMENTS)
+    assert world.host.calls == []
+
+
+async def test_the_budget_is_looked_at_before_policy_is_asked(world: World) -> None:
+    hand = await world.hand(limits={"model_calls": 5, "tool_calls": 0, "seconds": 5})
+    with pytest.raises(BudgetSpent):
+        await world.gate.call(hand, SQL, ARGUMENTS)
+    assert world.services.asked == []
+
+
+async def test_arguments_that_are_no_plain_json_are_refused(world: World) -> None:
+    hand = await world.hand()
+    with pytest.raises(MalformedCommand):
+        await world.gate.call(hand, SQL, {"sql": float("nan")})
+
+
+async def test_a_cancelled_call_gives_its_turn_back_and_stays_open(world: World) -> None:
+    hand = await world.hand()
+    reached = asyncio.Event()
+
+    async def hang(call: ToolCall) -> ToolOutcome:
+        reached.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    world.host.answers["sql"] = hang
+    task = asyncio.create_task(world.gate.call(hand, SQL, ARGUMENTS))
+    await reached.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert world.turns.in_flight == 0
+    assert hand.run.open_call == 1
