@@ -29,7 +29,7 @@ ADMINISTRATOR = {"inherits": ["reader"], "permissions": [{"action": "role.*", "t
 
 
 class Keys:
-    """Stands in the credential broker's place on the bus: keys of a real vault, sealed to the service's real box key."""
+    """Stands in the credential broker's place on the bus: keys of a real vault, sealed to the service's box key."""
 
     def __init__(self, home: Path) -> None:
         self._vault = VaultFile(home / "vault" / "vault.sqlite", bytes(32))
@@ -55,23 +55,32 @@ class Platform:
         self.installer = await self.bus.connect_as("installer")
         for stream in ("RUNS", *map(subjects.events_stream, ("platform", "acme", "globex"))):
             await ensure_stream(self.installer, stream)
+        await self.open_keys()
+        await self.start()
+        await self.ready()
+
+    async def open_keys(self) -> None:
         self._broker = await self.bus.connect_as("credential-broker")
         await self._broker.subscribe(
             subjects.any_request("rpc", "credential-broker", "user-key"), cb=Keys(self.bus.home.path).answer
         )
         await self._broker.flush()
-        await self.start()
+
+    async def close_keys(self) -> None:
+        await self._broker.close()
 
     async def start(self) -> None:
         self.service = build(self.settings)
         await self.service.start()
+
+    async def ready(self) -> None:
         async with asyncio.timeout(20):
-            while not (await self.service.health())["ready"]:
+            while not (await self.service.health()).ready:
                 await asyncio.sleep(0.01)
 
     async def close(self) -> None:
         await self.service.shut_down()
-        await self._broker.close()
+        await self.close_keys()
         await self.installer.close()
 
     async def ask(self, verb: str, payload: dict[str, Any], *, tenant: str = "acme", user: str = "system") -> Any:
@@ -172,7 +181,26 @@ async def test_what_was_recorded_is_known_again_after_a_restart(platform: Platfo
     before = [await platform.ok(verb, {}) for verb in ("describe-tenant", "list-users", "list-roles")]
     await platform.service.shut_down()
     await platform.start()
+    await platform.ready()
     assert [await platform.ok(verb, {}) for verb in ("describe-tenant", "list-users", "list-roles")] == before
+    ann = await platform.client(issued["token"], issued["session"])
+    await ann.close()
+
+
+async def test_without_the_users_keys_nobody_is_let_in_and_nothing_is_answered_until_they_are_back(
+    platform: Platform,
+) -> None:
+    issued = await platform.ok("issue-token", {"handle": "ann", "ttl_seconds": 60})
+    await platform.service.shut_down()
+    await platform.close_keys()
+    await platform.start()
+    health = await platform.service.health()
+    assert not health.checks["callout"].ok
+    assert (await platform.ask("resolve", {"handle": "ann"}))["error"]["code"] == "unavailable"
+    with pytest.raises(nats.errors.Error, match="Authorization Violation"):
+        await platform.bus.connect(token=issued["token"])
+    await platform.open_keys()
+    await platform.ready()
     ann = await platform.client(issued["token"], issued["session"])
     await ann.close()
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import TestCase
@@ -14,12 +14,12 @@ from uuid import uuid4
 
 import pytest
 from eventsourcing.persistence import StoredEvent
+from unit.chassis_eventstore.documents import Document, Keys, open_store
+from unit.chassis_eventstore.library_cases import persistence
 
 from remit_chassis.eventstore.chain import Chain, Head, Save, first_break
 from remit_chassis.eventstore.postgres import ChainDatastore, PostgresEventRecorder, open_postgres, tenants_with_store
 from remit_contracts.errors import Conflict
-from unit.chassis_eventstore.documents import Document, Keys, open_store
-from unit.chassis_eventstore.library_cases import persistence
 
 CHAIN = Chain("lab", "acme")
 
@@ -29,7 +29,7 @@ def dsn() -> Iterator[str]:
     """A server of this module's own, from the wheel; it runs as an unprivileged user when the tests run as root."""
     # Not pytest's directory: that is closed to the unprivileged user.
     with tempfile.TemporaryDirectory(prefix="remit-pg-", ignore_cleanup_errors=True) as directory:
-        os.chmod(directory, 0o755)
+        os.chmod(directory, 0o711)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the wheel looks for XDG_RUNTIME_DIR, for its lock, and says so aloud
             try:
@@ -43,7 +43,7 @@ def dsn() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def databases(dsn: str) -> Iterator[Any]:
+def databases(dsn: str) -> Callable[[], str]:
     """Makes empty databases on the server."""
     import psycopg
 
@@ -56,7 +56,7 @@ def databases(dsn: str) -> Iterator[Any]:
             connection.execute(f"CREATE DATABASE lab_{count}")
         return psycopg.conninfo.make_conninfo(dsn, dbname=f"lab_{count}")
 
-    yield make
+    return make
 
 
 class OnAServer(TestCase):
@@ -76,8 +76,8 @@ class OnAServer(TestCase):
     def check_chain(self, recorder: PostgresEventRecorder) -> None:
         count = recorder.head().notification_id
         envelopes = recorder.select_envelopes(1, count + 1)
-        self.assertEqual(len(envelopes), count)
-        self.assertIsNone(first_break(CHAIN, Head(), envelopes))
+        assert len(envelopes) == count
+        assert first_break(CHAIN, Head(), envelopes) is None
 
 
 class TestAggregateRecorder(OnAServer, persistence.AggregateRecorderTestCase):
@@ -85,7 +85,11 @@ class TestAggregateRecorder(OnAServer, persistence.AggregateRecorderTestCase):
         # The library's aggregate recorder returns no numbers; ours is an application recorder and does.
         recorder = super().create_recorder()
         insert = recorder.insert_events
-        recorder.insert_events = lambda stored_events: insert(stored_events) and None or None
+
+        def without_numbers(stored_events: Sequence[StoredEvent]) -> None:
+            insert(stored_events)
+
+        recorder.insert_events = without_numbers
         return recorder
 
 

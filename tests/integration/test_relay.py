@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import pytest
 from fixtures_nats import Bus
+from unit.chassis_eventstore.documents import Document, Keys
 
 from remit_chassis.eventstore import jetstream, relay
 from remit_chassis.eventstore.chain import Chain, Head, first_break
@@ -24,7 +25,6 @@ from remit_contracts import events, subjects
 from remit_contracts.errors import Unavailable
 from remit_contracts.events import Envelope
 from remit_infra import streams
-from unit.chassis_eventstore.documents import Document, Keys
 
 CHAIN = Chain("policy", "acme")
 STREAM = subjects.events_stream("acme")
@@ -112,7 +112,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay, "_LONGEST_PAUSE_SECONDS", 0.2)
 
 
-# -- the plain way --------------------------------------------------------------------------------------------------------
+# -- the plain way ----------------------------------------------------------------------------------------------------
 
 
 async def test_every_event_is_copied_once_in_order_as_it_was_stored(nats_bus: Bus) -> None:
@@ -175,7 +175,7 @@ async def test_a_restarted_relay_goes_on_behind_its_last_message(nats_bus: Bus) 
     assert len(stored) == 120
 
 
-# -- crashes ---------------------------------------------------------------------------------------------------------------
+# -- crashes ----------------------------------------------------------------------------------------------------------
 
 
 async def test_a_bus_killed_amid_the_copying_gets_every_event_in_order(nats_bus: Bus) -> None:
@@ -279,7 +279,7 @@ async def test_a_publish_without_an_answer_is_settled_on_the_next_connection(
         assert copy.alarms == []
 
 
-# -- forgeries --------------------------------------------------------------------------------------------------------------
+# -- forgeries --------------------------------------------------------------------------------------------------------
 
 
 async def test_a_claimed_message_id_is_not_taken_for_success(nats_bus: Bus) -> None:
@@ -337,7 +337,7 @@ async def test_rubbish_on_the_services_own_subject_is_an_alarm(nats_bus: Bus) ->
         assert len(await messages(nats_bus)) == 1
 
 
-# -- again -------------------------------------------------------------------------------------------------------------------
+# -- again ------------------------------------------------------------------------------------------------------------
 
 
 async def test_a_range_is_published_again_on_request(nats_bus: Bus) -> None:
@@ -381,7 +381,7 @@ async def test_asking_again_while_the_bus_is_gone_is_answered_at_the_end(nats_bu
         await asked
 
 
-# -- stores ------------------------------------------------------------------------------------------------------------------
+# -- stores -----------------------------------------------------------------------------------------------------------
 
 
 async def test_a_services_stores_are_one_per_tenant(nats_bus: Bus) -> None:

@@ -125,7 +125,7 @@ class RunView(Answer):
     error: RunError | None = None
     usage: RunUsage = RunUsage()
     steps: tuple[RunStep, ...] = ()
-    withheld: dict[str, dict[str, Any]] = {}
+    withheld: dict[str, dict[str, Any]] = Field(default={})
 
 
 class RunRow(Answer):

@@ -71,7 +71,15 @@ def test_a_bad_field_is_refused_by_name(line: str, said: str) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"- a list", b"a: [", b"\xff\xfe\x00", b"name: !!python/object/apply:os.system ['true']", b"[" * 5000, b"x" * 300_000],
+    [
+        b"",
+        b"- a list",
+        b"a: [",
+        b"\xff\xfe\x00",
+        b"name: !!python/object/apply:os.system ['true']",
+        b"[" * 5000,
+        b"x" * 300_000,
+    ],
 )
 def test_what_is_no_definition_is_refused(content: bytes) -> None:
     with pytest.raises(AgentInvalid):

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from unit.agent_runtime.world import kinds, new_run
 
 from remit_agent_runtime import facts
 from remit_agent_runtime.domain import (
@@ -20,7 +21,6 @@ from remit_agent_runtime.domain import (
     RunHasEnded,
     RunHasNotStarted,
 )
-from unit.agent_runtime.world import kinds, new_run
 
 AT = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
 
@@ -51,7 +51,15 @@ def authorize(run: Run, ordinal: int) -> None:
 
 
 def complete(run: Run, ordinal: int, **outcome: Any) -> None:
-    said = {"ok": True, "result": "1", "error": None, "withheld": {}, "lease_id": "", "cpu_seconds": 0.5, "wall_seconds": 1.0}
+    said = {
+        "ok": True,
+        "result": "1",
+        "error": None,
+        "withheld": {},
+        "lease_id": "",
+        "cpu_seconds": 0.5,
+        "wall_seconds": 1.0,
+    }
     run.complete_tool_call(ordinal=ordinal, at=AT, **{**said, **outcome})
 
 
@@ -164,7 +172,12 @@ def test_the_agents_limits_are_kept() -> None:
 
 def test_calls_belong_to_started_runs() -> None:
     run = accepted()
-    for command in (run.reserve_model_call, run.reserve_tool_call, lambda: authorize(run, 1), lambda: call_model(run, 1)):
+    for command in (
+        run.reserve_model_call,
+        run.reserve_tool_call,
+        lambda: authorize(run, 1),
+        lambda: call_model(run, 1),
+    ):
         with pytest.raises(RunHasNotStarted):
             command()
 
@@ -228,11 +241,11 @@ def test_nothing_follows_the_end() -> None:
 
 
 def test_every_event_states_a_topic_that_does_not_name_its_module() -> None:
-    topics = {
-        "runtime.Run.Accepted", "runtime.Run.Started", "runtime.Run.ModelCalled", "runtime.Run.ToolCallAuthorized",
-        "runtime.Run.ToolCallDenied", "runtime.Run.ToolCallCompleted", "runtime.Run.ToolCallUnknown", "runtime.Run.Metered",
-        "runtime.Run.Completed", "runtime.Run.Failed", "runtime.Run.Cancelled",
-    }  # fmt: skip
+    names = (
+        "Accepted Started ModelCalled ToolCallAuthorized ToolCallDenied ToolCallCompleted ToolCallUnknown Metered "
+        "Completed Failed Cancelled"
+    )
+    topics = {f"runtime.Run.{name}" for name in names.split()}
     stated = {
         fact.__dict__["TOPIC"]
         for fact in vars(facts).values()
@@ -334,4 +347,3 @@ class AnyOrder(RuleBasedStateMachine):
 
 TestAnyOrder = AnyOrder.TestCase
 TestAnyOrder.settings = settings(max_examples=80, stateful_step_count=25, deadline=None)
-

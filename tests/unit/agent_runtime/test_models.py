@@ -38,7 +38,11 @@ def test_what_default_means_can_be_set() -> None:
 
 @pytest.mark.parametrize(
     ("wanted", "said"),
-    [("openai:gpt-5", "needs OPENAI_API_KEY"), ("google:x", "GOOGLE_API_KEY or GEMINI_API_KEY"), ("nobody:x", "no provider 'nobody'")],
+    [
+        ("openai:gpt-5", "needs OPENAI_API_KEY"),
+        ("google:x", "GOOGLE_API_KEY or GEMINI_API_KEY"),
+        ("nobody:x", "no provider 'nobody'"),
+    ],
 )
 def test_a_named_model_without_its_key_is_refused_with_what_to_set(wanted: str, said: str) -> None:
     with pytest.raises(ModelUnavailable, match=said):

@@ -13,7 +13,8 @@ from remit_agent_runtime.scripted import NOTICE, Answered, Asked, OfferedTool, R
 
 SQL = OfferedTool(
     "sql",
-    "Answers one SQL SELECT. Tables: airlines(carrier, name), flights(year, carrier, dep_delay, dest), weather(origin, temp).",
+    "Answers one SQL SELECT. "
+    "Tables: airlines(carrier, name), flights(year, carrier, dep_delay, dest), weather(origin, temp).",
     {"type": "object", "properties": {"sql": {"type": "string"}}, "required": ["sql"]},
 )
 DOCS = OfferedTool(
@@ -69,7 +70,8 @@ def test_sql_in_a_prompt_goes_to_the_tool_that_takes_sql(prompt: str, sql: str) 
     ],
 )
 def test_without_sql_the_table_is_taken_that_the_words_fit_best(prompt: str, table: str) -> None:
-    assert model(SQL).respond(prompt, []) == Asked("sql", {"sql": f'SELECT * FROM "{table}" LIMIT 5'})
+    expected = f'SELECT * FROM "{table}" LIMIT 5'  # noqa: S608 - nothing is executed
+    assert model(SQL).respond(prompt, []) == Asked("sql", {"sql": expected})
 
 
 def test_a_document_tool_is_asked_the_question_as_long_as_it_may_be() -> None:
@@ -117,13 +119,17 @@ def test_a_rule_of_the_agent_makes_its_calls_in_order_and_fills_its_texts() -> N
 
 
 def test_a_prompt_can_be_a_script_of_its_own() -> None:
-    prompt = orjson.dumps({"script": [{"call": {"tool": "sql", "args": {"sql": "SELECT 1"}}}, {"answer": "so: {result}"}]}).decode()
+    prompt = orjson.dumps(
+        {"script": [{"call": {"tool": "sql", "args": {"sql": "SELECT 1"}}}, {"answer": "so: {result}"}]}
+    ).decode()
     scripted = model(SQL, script=[{"when": "", "call": [], "answer": "the agent's own rule"}])
     assert scripted.respond(prompt, []) == Asked("sql", {"sql": "SELECT 1"})
     assert scripted.respond(prompt, [Returned("sql", "1")]) == Answered(f"so: 1\n\n{NOTICE}")
 
 
-@pytest.mark.parametrize("prompt", ['{"script": 3}', '{"script": [{"call": {}}]}', '{"script": ["x"]}', "{not json", '{"a": 1}'])
+@pytest.mark.parametrize(
+    "prompt", ['{"script": 3}', '{"script": [{"call": {}}]}', '{"script": ["x"]}', "{not json", '{"a": 1}']
+)
 def test_a_broken_script_is_an_ordinary_prompt(prompt: str) -> None:
     assert isinstance(model(DOCS).respond(prompt, []), Asked)
 

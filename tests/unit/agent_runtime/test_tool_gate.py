@@ -6,15 +6,15 @@ import asyncio
 from typing import Any
 
 import pytest
+from unit.agent_runtime.world import DESK, SQL, TENANT, USER, World, kinds
 
 from remit_agent_runtime import facts
 from remit_agent_runtime.domain import BudgetSpent
 from remit_agent_runtime.model_gate import Diverged
-from remit_agent_runtime.tool_gate import ToolChanged
+from remit_agent_runtime.tool_gate import ToolChanged, ToolGate
 from remit_agent_runtime.tool_host_client import ToolCall, ToolHostLost, ToolOutcome
 from remit_contracts.errors import Conflict, Denied, MalformedCommand, Unavailable
 from remit_contracts.permits import args_digest
-from unit.agent_runtime.world import DESK, SQL, TENANT, USER, World, kinds
 
 ARGUMENTS = {"sql": "SELECT 1"}
 
@@ -93,6 +93,18 @@ async def test_without_an_answer_from_policy_there_is_no_call(world: World) -> N
     assert world.host.calls == []
 
 
+async def test_policy_is_asked_again_while_it_restarts(world: World) -> None:
+    world.services.policy_is_silent = Unavailable("nobody answers policy.decide")
+
+    def back_again(verb: str) -> None:
+        if len(world.services.asked) > 1:
+            world.services.policy_is_silent = None
+
+    world.services.before_answer = back_again
+    gate = ToolGate(ask=world.services.ask, host=world.host, turns=world.turns, patience_seconds=5.0)
+    assert (await gate.call(await world.hand(), SQL, ARGUMENTS)).outcome == "completed"
+
+
 async def test_an_allowed_decision_without_a_permit_is_no_permission(world: World) -> None:
     hand = await world.hand()
     decide = world.services._decide
@@ -112,7 +124,8 @@ async def test_a_tool_with_a_connection_is_called_only_with_its_lease(world: Wor
     hand = await world.hand()
     await world.gate.call(hand, DESK, {"airport": "JFK"})
     lease = world.services.asked[1][1]
-    assert (lease.permit, lease.connection) == ("permit-1", "weather-desk")
+    assert (lease.permit, lease.tool, lease.connection) == ("permit-1", "weather-desk", "weather-desk")
+    assert lease.run == hand.run.run_id
     assert world.host.calls[0].sealed_lease == "c2VhbGVk"
     completed = (await world.events())[-1]
     assert completed.lease_id == "l-1"
@@ -155,7 +168,9 @@ async def test_a_host_that_cannot_be_reached_is_a_failure_and_not_an_unknown(wor
 
 
 async def test_what_obligations_kept_back_is_recorded(world: World) -> None:
-    world.host.answers["sql"] = ToolOutcome(ok=True, content={"rows": []}, withheld={"fields": ["tailnum"], "rows_cut": 3})
+    world.host.answers["sql"] = ToolOutcome(
+        ok=True, content={"rows": []}, withheld={"fields": ["tailnum"], "rows_cut": 3}
+    )
     hand = await world.hand()
     returned = await world.gate.call(hand, SQL, ARGUMENTS)
     assert returned.withheld == {"fields": ["tailnum"], "rows_cut": 3}

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
+from structlog.testing import capture_logs
+from unit.agent_runtime.world import TENANT, Tools, World, kinds, script
 
 from remit_agent_runtime import facts
 from remit_agent_runtime.tool_host_client import ToolCall, ToolOutcome
 from remit_agent_runtime.worker import MAX_ATTEMPTS, Cancellation
 from remit_contracts.errors import Conflict, Unavailable
-from unit.agent_runtime.world import TENANT, Tools, World, kinds, script
 
 SELECT = ("sql", {"sql": "SELECT 1"})
 
@@ -102,11 +104,13 @@ async def test_a_run_that_takes_too_long_fails_with_its_call_unknown(world: Worl
 async def test_a_bug_in_a_tool_ends_the_run_without_showing_its_traceback(world: World) -> None:
     world.host.answers["sql"] = RuntimeError("secret detail")
     run_id = await world.accept(script(SELECT))
-    await world.worker.work(TENANT, run_id, Cancellation())
+    with capture_logs() as logged:
+        await world.worker.work(TENANT, run_id, Cancellation())
     run = await world.load(run_id)
     assert run.error is not None
     assert run.error["code"] == "internal"
     assert "secret detail" not in run.error["reason"]
+    assert [line["exc_info"] for line in logged] == [True]
     assert run.tool_calls[0].outcome == "unknown"
 
 
@@ -185,11 +189,20 @@ async def test_a_replay_whose_agent_asks_the_model_something_else_has_diverged(w
     run_id = await world.accept(script(SELECT))
     with pytest.raises(Crash):
         await world.worker.work(TENANT, run_id, Cancellation())
-    world.tools = {"docs": world.tools["docs"], "weather-desk": world.tools["weather-desk"]}
+    world.tools = {**world.tools, "sql": msgspec.structs.replace(world.tools["sql"], description="something else")}
     await world.worker.work(TENANT, run_id, Cancellation())
     run = await world.load(run_id)
     assert run.error is not None
     assert run.error["code"] == "run.diverged"
+
+
+async def test_a_tool_that_is_gone_since_acceptance_ends_the_run(world: World) -> None:
+    run_id = await world.accept(script(SELECT))
+    world.tools = {}
+    await world.worker.work(TENANT, run_id, Cancellation())
+    run = await world.load(run_id)
+    assert run.error is not None
+    assert run.error["code"] == "tool.changed"
 
 
 async def test_a_rival_process_cannot_make_a_second_call(world: World) -> None:

@@ -1,4 +1,4 @@
-"""A runtime without a bus: real event store, real gates, real agent loop; policy, broker and tools stand beside it in this process.
+"""A runtime without a bus: real event store, gates and agent loop; policy, broker and tools stand beside it here.
 
 What stands in for the other services speaks their contracts' bytes, so the gate cannot tell.
 """
@@ -114,7 +114,7 @@ class OtherServices:
         self.before_answer(verb)
         if self.refuses_lease:
             raise self.refuses_lease
-        return LeaseAnswer(lease_id="l-1", sealed="c2VhbGVk", expires_at=0.0).to_bytes()
+        return LeaseAnswer(lease_id="l-1", sealed="c2VhbGVk", expires_at=datetime(2026, 1, 31, tzinfo=UTC)).to_bytes()
 
     def _decide(self, request: fast_decisions.DecisionRequest) -> fast_decisions.DecisionAnswer:
         number = sum(verb == "decide" for verb, _ in self.asked)
@@ -168,7 +168,7 @@ class World:
         self.readers = ThreadPoolExecutor(2)
         self.messages: list[dict[str, Any]] = []
         self.store = self.open_store()
-        self.gate = ToolGate(ask=self.services.ask, host=self.host, turns=self.turns)
+        self.gate = ToolGate(ask=self.services.ask, host=self.host, turns=self.turns, patience_seconds=0.0)
         self.worker = self.new_worker()
 
     def open_store(self) -> EventStore:
@@ -270,4 +270,18 @@ def world_in(directory: Path) -> Iterator[World]:
         world.readers.shutdown()
 
 
-__all__ = ["DESK", "DOCS", "SQL", "TENANT", "TOOLS", "USER", "Tools", "World", "facts", "kinds", "new_run", "script", "world_in"]
+__all__ = [
+    "DESK",
+    "DOCS",
+    "SQL",
+    "TENANT",
+    "TOOLS",
+    "USER",
+    "Tools",
+    "World",
+    "facts",
+    "kinds",
+    "new_run",
+    "script",
+    "world_in",
+]

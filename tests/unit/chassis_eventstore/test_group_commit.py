@@ -9,14 +9,16 @@ from uuid import UUID
 from eventsourcing.persistence import IntegrityError, StoredEvent
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from unit.chassis_eventstore.documents import CHAIN
 
 from remit_chassis.eventstore.chain import Head, Save, first_break
 from remit_chassis.eventstore.recorders import open_sqlite
-from unit.chassis_eventstore.documents import CHAIN
 
 saves = st.builds(
     lambda aggregate, first, count, line: Save(
-        "u-1", [StoredEvent(UUID(int=aggregate), first + n, "lab.Document.Edited", b"state") for n in range(count)], line
+        "u-1",
+        [StoredEvent(UUID(int=aggregate), first + n, "lab.Document.Edited", b"state") for n in range(count)],
+        line,
     ),
     aggregate=st.integers(0, 3),
     first=st.integers(1, 4),

@@ -8,11 +8,11 @@ from typing import Any
 from unittest import TestCase
 
 from eventsourcing.sqlite import SQLiteProcessRecorder, SQLiteTrackingRecorder
+from unit.chassis_eventstore.documents import CHAIN
+from unit.chassis_eventstore.library_cases import persistence
 
 from remit_chassis.eventstore.chain import Head, first_break
 from remit_chassis.eventstore.recorders import ChainDatastore, SQLiteEventRecorder
-from unit.chassis_eventstore.documents import CHAIN
-from unit.chassis_eventstore.library_cases import persistence
 
 
 class RecorderWithoutNumbers(SQLiteEventRecorder):
@@ -43,8 +43,8 @@ class OnAFile(TestCase):
     def check_chain(self, recorder: SQLiteEventRecorder) -> None:
         count = recorder.head().notification_id
         envelopes = recorder.select_envelopes(1, count + 1)
-        self.assertEqual(len(envelopes), count)
-        self.assertIsNone(first_break(CHAIN, Head(), envelopes))
+        assert len(envelopes) == count
+        assert first_break(CHAIN, Head(), envelopes) is None
 
 
 class TestAggregateRecorder(OnAFile, persistence.AggregateRecorderTestCase):

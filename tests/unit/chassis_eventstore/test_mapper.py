@@ -14,20 +14,22 @@ import orjson
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from eventsourcing.domain import Aggregate
+from unit.chassis_eventstore.documents import CHAIN, Document
 
 from remit_chassis.eventstore.chain import Chain, Head, Save, link
 from remit_chassis.eventstore.mapper import EncryptingMapper
 from remit_chassis.eventstore.transcoder import StateTranscoder
 from remit_contracts.errors import Tampered
 from remit_contracts.events import Envelope
-from unit.chassis_eventstore.documents import CHAIN, Document
 
 KEY = os.urandom(32)
 MAPPER = EncryptingMapper("acme")
 
 
 def stored(event: Any, user: str = "u-1") -> Envelope:
-    (((envelope,),), _) = link(CHAIN, Head(), [Save(user, [MAPPER.seal(event, user, KEY)])], "2026-01-31T12:00:00.000000Z")
+    (((envelope,),), _) = link(
+        CHAIN, Head(), [Save(user, [MAPPER.seal(event, user, KEY)])], "2026-01-31T12:00:00.000000Z"
+    )
     return envelope
 
 
@@ -136,7 +138,7 @@ def test_a_state_that_json_cannot_hold_is_refused(value: Any) -> None:
         StateTranscoder().encode({"value": value})
 
 
-# -- events of before ------------------------------------------------------------------------------------------------
+# -- events of before -------------------------------------------------------------------------------------------------
 
 
 class Metering(Aggregate):

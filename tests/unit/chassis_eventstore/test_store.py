@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import pytest
 from eventsourcing.persistence import OperationalError, StoredEvent
+from unit.chassis_eventstore.documents import CHAIN, Document, Keys, open_store
 
 from remit_chassis.eventstore import store as store_module
 from remit_chassis.eventstore.chain import Chain, Head, Outcome, Save, first_break
@@ -21,7 +22,6 @@ from remit_chassis.eventstore.recorders import SQLiteEventRecorder, open_sqlite
 from remit_chassis.eventstore.store import EventStore
 from remit_contracts.errors import Absent, Conflict, Overloaded, Tampered, Unavailable
 from remit_contracts.events import GENESIS
-from unit.chassis_eventstore.documents import CHAIN, Document, Keys, open_store
 
 
 class HeldRecorder:
@@ -354,7 +354,7 @@ async def test_an_event_that_cannot_be_encoded_fails_its_own_save(tmp_path: Path
         assert await store.save(Document(text="one"), user="u-1") == 1
 
 
-# -- the disk, the loop, the end ---------------------------------------------------------------------------------------
+# -- the disk, the loop, the end --------------------------------------------------------------------------------------
 
 
 async def test_a_failing_database_is_unavailable_until_a_probe_succeeds(tmp_path: Path) -> None:
@@ -451,7 +451,7 @@ async def test_whoever_watches_learns_of_growth(tmp_path: Path) -> None:
         assert grown.is_set()
 
 
-# -- tampering ----------------------------------------------------------------------------------------------------------
+# -- tampering --------------------------------------------------------------------------------------------------------
 
 
 TAMPERINGS = {
@@ -460,6 +460,7 @@ TAMPERINGS = {
     "a tenant": "UPDATE stored_events SET tenant = 'globex' WHERE rowid = 3",
     "an instant": "UPDATE stored_events SET recorded_at = '2026-01-31T12:00:00.000001Z' WHERE rowid = 3",
     "a topic": "UPDATE stored_events SET topic = 'lab.Document.Edited' WHERE rowid = 3",
+    "a state's type": "UPDATE stored_events SET state = 7 WHERE rowid = 3",
     "a hash": "UPDATE stored_events SET hash = prev_hash WHERE rowid = 3",
     "a row taken out": "DELETE FROM stored_events WHERE rowid = 3",
     "the first row taken out": "DELETE FROM stored_events WHERE rowid = 1",
@@ -508,6 +509,17 @@ async def test_a_log_cut_off_behind_our_back_is_noticed(tmp_path: Path) -> None:
             await store.save(Document(text=str(number)), user="u-1")
         alter(tmp_path / "lab.sqlite", "DELETE FROM stored_events WHERE rowid = 3")
         assert await store.verify() == 3
+
+
+async def test_a_file_that_is_no_database_any_more_is_said_so(tmp_path: Path) -> None:
+    path = tmp_path / "lab.sqlite"
+    await six_events(path)
+    path.write_bytes(b"no database" * 1000)
+    async with open_store(path) as store:
+        with pytest.raises(Unavailable):
+            await store.save(Document(text="more"), user="u-1")
+        with pytest.raises(Tampered):
+            await store.verify()
 
 
 async def test_another_services_file_is_refused(tmp_path: Path) -> None:

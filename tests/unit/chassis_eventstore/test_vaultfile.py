@@ -77,7 +77,8 @@ def test_another_master_key_opens_nothing(path: Path, vault: VaultFile) -> None:
     [
         "UPDATE user_keys SET sealed = (SELECT sealed FROM user_keys WHERE tenant = 'acme' AND user_id = 'u-2') "
         "WHERE tenant = 'acme' AND user_id = 'u-1'",
-        "UPDATE tenant_keys SET sealed = (SELECT sealed FROM tenant_keys WHERE tenant = 'globex') WHERE tenant = 'acme'",
+        "UPDATE tenant_keys SET sealed = (SELECT sealed FROM tenant_keys WHERE tenant = 'globex') "
+        "WHERE tenant = 'acme'",
         "UPDATE user_keys SET sealed = X'00' WHERE user_id = 'u-1'",
     ],
 )
@@ -97,7 +98,7 @@ def test_no_key_is_made_for_what_is_no_user(vault: VaultFile, user: str) -> None
         vault.destroy_user_key("acme", user)
 
 
-# -- destroying ---------------------------------------------------------------------------------------------------------
+# -- destroying -------------------------------------------------------------------------------------------------------
 
 
 def test_a_destroyed_key_never_comes_back(path: Path, vault: VaultFile) -> None:
@@ -140,7 +141,7 @@ def test_an_erased_user_can_keep_no_secret(vault: VaultFile) -> None:
         vault.put_secret("acme", "u-1", "weather", b"token")
 
 
-# -- secrets --------------------------------------------------------------------------------------------------------------
+# -- secrets ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_secret_is_kept_replaced_and_deleted(path: Path, vault: VaultFile) -> None:
@@ -173,7 +174,7 @@ def test_a_secret_that_was_moved_is_tampered(path: Path, vault: VaultFile, colum
         vault.get_secret(*map(str, place))
 
 
-# -- the file and the master key ----------------------------------------------------------------------------------------
+# -- the file and the master key --------------------------------------------------------------------------------------
 
 
 def test_the_file_is_the_owners_alone(path: Path, vault: VaultFile) -> None:

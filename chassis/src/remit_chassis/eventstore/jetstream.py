@@ -82,13 +82,19 @@ class OrderedConnection:
                 error_cb=quiet,
                 pending_size=PENDING_BYTES,
             )
-            connection = cls(client)
-            opened.append(connection)
+        except (NatsError, OSError, TimeoutError) as fault:
+            raise LinkLost(f"no connection to the bus: {type(fault).__name__}") from fault
+        connection = cls(client)
+        opened.append(connection)
+        try:
             await client.subscribe(
                 f"{connection._inbox}.*", cb=connection._answered, pending_msgs_limit=-1, pending_bytes_limit=-1
             )
-        except (NatsError, OSError, TimeoutError) as fault:
-            raise LinkLost(f"no connection to the bus: {type(fault).__name__}") from fault
+        except BaseException as fault:
+            await client.close()
+            if isinstance(fault, NatsError | OSError):
+                raise LinkLost(f"no connection to the bus: {type(fault).__name__}") from fault
+            raise
         if not client.is_connected:
             connection._end()
         return connection

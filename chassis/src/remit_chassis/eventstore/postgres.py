@@ -26,6 +26,8 @@ _COLUMNS = SQL(
     "notification_id, originator_id, originator_version, topic, state, tenant, user_id, recorded_at, prev_hash, hash"
 )
 
+_MAKING_TABLES = 0x72656D6974  # number of the advisory lock, the same in every process
+
 
 class ChainDatastore(PostgresDatastore):
     """A pool of connections for one chain; the schema is the tenant's id."""
@@ -95,10 +97,14 @@ class PostgresEventRecorder(PostgresApplicationRecorder):
         ).format(**names)
 
     def create_table(self) -> None:
-        """The schema, then what the library makes."""
-        with self.datastore.transaction(commit=True) as c:
-            c.execute(self._create_schema)
-        super().create_table()
+        """The schema, then what the library makes; one process at a time: IF NOT EXISTS does not keep two apart."""
+        with self.datastore.get_connection() as connection:
+            connection.execute("SELECT pg_advisory_lock(%s)", [_MAKING_TABLES])
+            try:
+                connection.execute(self._create_schema)
+                super().create_table()
+            finally:
+                connection.execute("SELECT pg_advisory_unlock(%s)", [_MAKING_TABLES])
 
     def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:
         """The library's own way in: one save a transaction. It raises IntegrityError for a conflict."""

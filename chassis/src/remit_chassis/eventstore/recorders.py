@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from eventsourcing.persistence import IntegrityError, OperationalError, StoredEvent
+from eventsourcing.persistence import IntegrityError, InterfaceError, OperationalError, StoredEvent
 from eventsourcing.sqlite import (
     SQLiteApplicationRecorder,
     SQLiteConnection,
@@ -38,17 +38,24 @@ class DurablePool(SQLiteConnectionPool):
     """Connections that sync at every commit and keep the statements of group commit compiled."""
 
     def _create_connection(self) -> SQLiteConnection:
-        connection = sqlite3.connect(
-            self.db_name,
-            uri=True,
-            check_same_thread=False,
-            isolation_level=None,
-            cached_statements=256,
-            timeout=BUSY_SECONDS,
-        )
-        if "mode=ro" not in self.db_name:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
+        try:
+            connection = sqlite3.connect(
+                self.db_name,
+                uri=True,
+                check_same_thread=False,
+                isolation_level=None,
+                cached_statements=256,
+                timeout=BUSY_SECONDS,
+            )
+        except sqlite3.Error as fault:
+            raise InterfaceError(f"{type(fault).__name__}: {fault}") from fault
+        try:
+            if "mode=ro" not in self.db_name:
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("PRAGMA synchronous=FULL")
+        except sqlite3.Error as fault:
+            connection.close()
+            raise InterfaceError(f"{type(fault).__name__}: {fault}") from fault
         connection.row_factory = sqlite3.Row
         return SQLiteConnection(connection, max_age=self.max_age)
 

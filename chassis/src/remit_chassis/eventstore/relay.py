@@ -139,6 +139,9 @@ class Relay:
                 self._report("relay.tampered", fault.reason)
             except Unavailable as fault:
                 self._report("relay.waiting", fault.reason)
+            except Exception as fault:
+                structlog.get_logger().exception("relay.failed", chain=str(self._chain))
+                self._report("relay.failed", repr(fault)[:200])
             await self._pause(pause)
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 

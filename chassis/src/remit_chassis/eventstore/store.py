@@ -21,7 +21,7 @@ from eventsourcing.persistence import PersistenceError
 from remit_chassis.eventstore.chain import Chain, Head, Recorder, Save, first_break
 from remit_chassis.eventstore.groupcommit import GroupCommit, Line, Settled, Write
 from remit_chassis.eventstore.mapper import EncryptingMapper
-from remit_contracts.errors import Absent, Overloaded, Unavailable
+from remit_contracts.errors import Absent, Overloaded, Tampered, Unavailable
 from remit_contracts.events import Envelope
 
 if TYPE_CHECKING:
@@ -199,17 +199,21 @@ class EventStore:
     async def verify(self) -> int | None:
         """Check every event from the first: the number of the first that is altered or missing, or None.
 
+        Raises Tampered when the database is so damaged that it cannot be read.
         A chain cut off at its end shows only against what this process saved, the stream or the ledger.
         """
         expected = self.head().notification_id
 
         def check() -> int | None:
             # A recorder of its own: an altered chain must not be opened for use, and may be looked at all the same.
-            recorder = self._open_recorder()
             try:
-                return _verify(self.chain, recorder, expected)
-            finally:
-                recorder.close()
+                recorder = self._open_recorder()
+                try:
+                    return _verify(self.chain, recorder, expected)
+                finally:
+                    recorder.close()
+            except PersistenceError as fault:
+                raise Tampered(f"the log of {self.chain} cannot be read: {fault}") from fault
 
         return await self._loop.run_in_executor(self._readers, check)
 

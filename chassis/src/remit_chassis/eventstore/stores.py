@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,6 +16,7 @@ from remit_chassis.eventstore.recorders import open_sqlite
 from remit_chassis.eventstore.relay import Alarm, Relay, log_alarm
 from remit_chassis.eventstore.store import EventStore
 from remit_chassis.settings import ServiceSettings, read_hex_secret
+from remit_contracts.errors import Tampered
 from remit_contracts.identity import PLATFORM_TENANT, is_label, label
 
 if TYPE_CHECKING:
@@ -86,9 +88,13 @@ class EventStores:
         return self._relays[tenant]
 
     async def open(self) -> None:
-        """Open every store that exists, and so start its relay; raises Tampered or Unavailable."""
+        """Open every store that exists, and so start its relay; raises Unavailable.
+
+        A store that was tampered with refuses its own tenant and holds up no other: its relay raises the alarm.
+        """
         for tenant in await asyncio.to_thread(self.tenants):
-            await self.of(tenant).open()
+            with suppress(Tampered):
+                await self.of(tenant).open()
 
     async def probe(self) -> None:
         """Write and sync to the platform's store, and to every store with a fault; raises Unavailable."""

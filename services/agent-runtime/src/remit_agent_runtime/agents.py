@@ -125,7 +125,9 @@ class AgentFolder:
             stat = path.stat()
         except OSError:
             self._read.pop(path, None)
-            raise Absent(f"there is no agent {name!r} for you: `remit agents list` shows those that you may use") from None
+            raise Absent(
+                f"there is no agent {name!r} for you: `remit agents list` shows those that you may use"
+            ) from None
         version = (stat.st_mtime_ns, stat.st_size)
         known = self._read.get(path)
         if known is None or known[0] != version:

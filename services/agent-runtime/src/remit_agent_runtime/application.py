@@ -1,7 +1,7 @@
 """What users ask of runs: start, cancel, show, list; and which agents they may use.
 
-Absent and forbidden answer alike: what a user may not see is not there. An agent is decided on before it is looked up, so a refusal
-tells nobody whether it exists.
+Absent and forbidden answer alike: what a user may not see is not there. An agent is decided on before it is looked
+up, so a refusal tells nobody whether it exists.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ class Runs:
     async def start(self, command: StartRun, caller: Caller) -> RunStarted:
         """Accept a run. When this returns, the acceptance is on disk.
 
-        Raises Denied, Absent, AgentInvalid, ModelUnavailable, Overloaded, Conflict (the key was used for something else), Unavailable.
+        Raises Denied, Absent, AgentInvalid, ModelUnavailable, Overloaded, Conflict (the key was used for something
+        else), Unavailable.
         """
         run_id = run_id_for(caller, command.idempotency_key)
         if command.idempotency_key and (earlier := await self._earlier(command, caller, run_id)):
@@ -105,7 +106,8 @@ class Runs:
             return None
         if not run.asked_the_same(agent=command.agent, prompt=command.prompt, conversation=command.session or ""):
             raise Conflict(
-                "this idempotency_key began another run: use a new key for a new request", code="conflict.idempotency_key"
+                "this idempotency_key began another run: use a new key for a new request",
+                code="conflict.idempotency_key",
             )
         return RunStarted(run_id=run.run_id, status=run.status)
 
@@ -186,7 +188,9 @@ class Runs:
             raise
         except Refusal as refused:
             if not isinstance(refused, Denied):
-                structlog.get_logger().warning("agent.unusable", agent=name, tenant=caller.tenant, reason=refused.reason)
+                structlog.get_logger().warning(
+                    "agent.unusable", agent=name, tenant=caller.tenant, reason=refused.reason
+                )
             return None
         return AgentRow(
             name=name,

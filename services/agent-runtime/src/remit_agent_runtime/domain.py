@@ -7,8 +7,9 @@
     +-- NotAuthorized             run.not_authorized      an outcome without an open authorisation
     +-- BudgetSpent               run.budget_spent        the agent's limit of calls is reached
 
-Model calls and tool calls are counted from 1, each by their own ordinal; one tool call is open at a time. What is recorded in a call
-is what a replay answers from, so nothing is ever executed twice. Events hold plain JSON values; instants are the events' timestamps.
+Model calls and tool calls are counted from 1, each by their own ordinal; one tool call is open at a time. What is
+recorded in a call is what a replay answers from, so nothing is ever executed twice. Events hold plain JSON values;
+instants are the events' timestamps.
 """
 
 from __future__ import annotations
@@ -354,9 +355,13 @@ class Run(Aggregate):
     def _must_be_open(self, ordinal: int) -> None:
         self._must_be_running()
         if not self.open_call or ordinal != self.open_call:
-            raise NotAuthorized(f"tool call {ordinal} of run {self.run_id} is not open: it has no authorisation, or an outcome")
+            raise NotAuthorized(
+                f"tool call {ordinal} of run {self.run_id} is not open: it has no authorisation, or an outcome"
+            )
 
     def _within(self, limit: str, ordinal: int, what: str) -> None:
         allowed = self.agent.get("limits", {}).get(limit)
         if isinstance(allowed, int) and ordinal > allowed:
-            raise BudgetSpent(f"the agent may make {allowed} {what} a run and has made them: raise limits.{limit} if it needs more")
+            raise BudgetSpent(
+                f"the agent may make {allowed} {what} a run and has made them: raise limits.{limit} if it needs more"
+            )

@@ -1,6 +1,7 @@
 """The facts of a run, as they are stored: plain JSON values, under topics that are stated and never change.
 
-What an event does to a run is in its `apply`, which never raises: the rules were kept before it was recorded (`domain.Run`).
+What an event does to a run is in its `apply`, which never raises: the rules were kept before it was recorded
+(`domain.Run`).
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ class RunEvent(Aggregate.Event):
 
 
 class Accepted(Aggregate.Created, RunEvent):
-    """The run is owed to `user`. `agent` is its whole definition and `bindings` what was looked up once and holds for the run:
-    `{"agent_digest", "model", "tools": {id: digest}}`; `decision` is the decision about `agent.invoke`."""
+    """The run is owed to `user`. `agent` is its whole definition and `bindings` what was looked up once and holds for
+    the run: `{"agent_digest", "model", "tools": {id: digest}}`; `decision` is the decision about `agent.invoke`."""
 
     TOPIC = "runtime.Run.Accepted"
     user: str
@@ -122,8 +123,9 @@ class ModelCalled(RunEvent):
 class ToolCallAuthorized(RunEvent):
     """Policy allowed the call, and this is durable before anything happens.
 
-    `decision` is whole: `{"decision_id", "input", "reasons", "obligations", "bundle_digest", "data_revision", "evaluated_at"}`,
-    where `input` is the text of the JSON that the engine was given. `permit` is the token that the effect needs.
+    `decision` is whole: `{"decision_id", "input", "reasons", "obligations", "bundle_digest", "data_revision",
+    "evaluated_at"}`, where `input` is the text of the JSON that the engine was given. `permit` is the token that the
+    effect needs.
     """
 
     TOPIC = "runtime.Run.ToolCallAuthorized"

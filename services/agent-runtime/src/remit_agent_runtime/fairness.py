@@ -1,7 +1,8 @@
 """Turns for users: deficit round robin (Shreedhar and Varghese, 1995) under a cap in flight, in all and per user.
 
-Used twice: in front of the workers (a turn is a run) and in front of the tool gate (a turn is a tool call). Without it a user
-with 64 loops made a quiet user wait 11 times longer; with 8 turns in flight, 7 of them for one user, 1.8 times.
+Used twice: in front of the workers (a turn is a run) and in front of the tool gate (a turn is a tool call). Without
+it a user with 64 loops made a quiet user wait 11 times longer; with 8 turns in flight, 7 of them for one user, 1.8
+times.
 """
 
 from __future__ import annotations

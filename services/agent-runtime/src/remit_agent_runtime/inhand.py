@@ -1,7 +1,7 @@
 """A run that this process works on: the warm aggregate, its store, and how far a replay has come.
 
-Reloading the aggregate for every call cost 1.9 times the floor, so it stays in memory from `Started` to its end. When a save fails it is
-stale: drop it and load it again.
+Reloading the aggregate for every call cost 1.9 times the floor, so it stays in memory from `Started` to its end. When
+a save fails it is stale: drop it and load it again.
 """
 
 from __future__ import annotations
@@ -89,9 +89,7 @@ class Saving:
 
     __slots__ = ("_events", "_future", "_hand")
 
-    def __init__(
-        self, hand: RunInHand, future: asyncio.Future[int], events: Sequence[CanMutateAggregate[Any]]
-    ) -> None:
+    def __init__(self, hand: RunInHand, future: asyncio.Future[int], events: Sequence[CanMutateAggregate[Any]]) -> None:
         self._hand = hand
         self._future = future
         self._events = events

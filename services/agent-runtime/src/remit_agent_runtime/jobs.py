@@ -1,7 +1,9 @@
-"""The work-queue stream RUNS: jobs go in with the run's id as message id, and come out to this service's durable consumer.
+"""The work-queue stream RUNS: jobs go in with the run's id as message id, and come out to this service's durable
+consumer.
 
-A job is acknowledged when its run has ended. Until then it is kept in hand by heartbeats; if this process ends, it comes again after
-ACK_WAIT_SECONDS. The store is the record: a lost job is found there by the sweep, and a second one finds its run ended.
+A job is acknowledged when its run has ended. Until then it is kept in hand by heartbeats; if this process ends, it
+comes again after ACK_WAIT_SECONDS. The store is the record: a lost job is found there by the sweep, and a second one
+finds its run ended.
 """
 
 from __future__ import annotations
@@ -48,11 +50,15 @@ class Jobs:
         from nats.errors import Error
 
         try:
-            await self._nc().jetstream().publish(
-                subjects.job(tenant, user, agent),
-                orjson.dumps({"run_id": run_id.hex}),
-                timeout=PUBLISH_SECONDS,
-                headers={"Nats-Msg-Id": run_id.hex},
+            await (
+                self._nc()
+                .jetstream()
+                .publish(
+                    subjects.job(tenant, user, agent),
+                    orjson.dumps({"run_id": run_id.hex}),
+                    timeout=PUBLISH_SECONDS,
+                    headers={"Nats-Msg-Id": run_id.hex},
+                )
             )
         except (Error, OSError, TimeoutError) as fault:
             raise Unavailable(f"the work queue did not take the job: {fault or type(fault).__name__}") from None
@@ -103,8 +109,10 @@ class Jobs:
                 max_ack_pending=self._limit,
                 max_deliver=-1,
             )
-            self._subscription = await self._nc().jetstream().pull_subscribe(
-                "", durable=DURABLE, stream=subjects.RUNS_STREAM, config=config
+            self._subscription = (
+                await self._nc()
+                .jetstream()
+                .pull_subscribe("", durable=DURABLE, stream=subjects.RUNS_STREAM, config=config)
             )
         return self._subscription
 

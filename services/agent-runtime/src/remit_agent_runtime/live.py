@@ -1,7 +1,8 @@
-"""Progress of runs on `remit.{tenant}.{user}.live.run.{run_id}`: one message for each recorded event that says something new.
+"""Progress of runs on `remit.{tenant}.{user}.live.run.{run_id}`: one message for each recorded event that says
+something new.
 
-`seq` is the event's version in the run, so messages are in order over crashes too. Nothing is stored, and a message that cannot be
-sent is let go: the run's record has it.
+`seq` is the event's version in the run, so messages are in order over crashes too. Nothing is stored, and a message
+that cannot be sent is let go: the run's record has it.
 """
 
 from __future__ import annotations
@@ -47,7 +48,12 @@ def said_of(event: Any) -> dict[str, Any] | None:
             return {"type": "status", "status": "running"}
         case facts.ModelCalled():
             text = text_of(event.response)
-            return {"type": "text" if text else "model", "model": event.model, "ordinal": event.ordinal, "text": text or None}
+            return {
+                "type": "text" if text else "model",
+                "model": event.model,
+                "ordinal": event.ordinal,
+                "text": text or None,
+            }
         case facts.ToolCallAuthorized():
             decision_id = event.decision.get("decision_id")
             return _tool(event, tool=event.tool, outcome="authorized", decision_id=decision_id)

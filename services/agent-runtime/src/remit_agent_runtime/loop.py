@@ -1,7 +1,8 @@
-"""Declarative agents on pydantic-ai: its loop, our gates. Imported at the first run, or just after readiness (it costs 0.7 s of CPU).
+"""Declarative agents on pydantic-ai: its loop, our gates. Imported at the first run, or just after readiness (it
+costs 0.7 s of CPU).
 
-The model that the loop sees asks through the model gate, and its only toolset calls through the tool gate, one call at a time: replay
-goes by ordinals.
+The model that the loop sees asks through the model gate, and its only toolset calls through the tool gate, one call
+at a time: replay goes by ordinals.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
+from pydantic import TypeAdapter
 from pydantic_ai import Agent, RunContext, UsageLimits
 from pydantic_ai.exceptions import AgentRunError, ModelHTTPError, UserError
 from pydantic_ai.messages import (
@@ -39,31 +41,40 @@ from remit_agent_runtime.toolhost.catalog import ToolDescriptor
 from remit_agent_runtime.worker import AgentFailed
 
 _ANY_ARGUMENTS = SchemaValidator(core_schema.dict_schema(core_schema.str_schema(), core_schema.any_schema()))
+_RESPONSE: TypeAdapter[ModelResponse] = TypeAdapter(ModelResponse)
 _BYTES_PER_TOKEN = 4
 """The usual rule of thumb; the scripted model has no tokens of its own, and meters by it."""
 
 
 async def run_agent(hand: RunInHand, *, gate: ToolGate, tools: Mapping[str, ToolDescriptor]) -> str:
-    """The agent's answer. Raises what the gates raise, and AgentFailed for a denial that stops it or a model that fails it."""
+    """The agent's answer. Raises what the gates raise, and AgentFailed for a denial that stops it or a model that
+    fails it."""
     definition = hand.run.agent
-    offered = [tools[name] for name in definition.get("tools", []) if name in tools]
+    if gone := [tool for tool in definition.get("tools", []) if tool not in tools]:
+        raise AgentFailed(
+            {"code": "tool.changed", "reason": f"{', '.join(gone)} is no longer among the tenant's tools"}
+        )
+    offered = [tools[tool] for tool in definition.get("tools", [])]
     name = str(hand.run.bindings.get("model", SCRIPTED))
-    inner: Model = Scripted(definition.get("script") or [], offered) if name == SCRIPTED else infer_model(name)
-    agent: Agent[None, str] = Agent(
-        GatedModel(inner, name, hand),
-        instructions=definition.get("instructions") or None,
-        toolsets=[GatedToolset(hand, gate, offered, stop=definition.get("on_denied", "stop") == "stop")],
-        name=str(definition.get("name", "agent")),
-    )
-    # Budgets are the run's own and are kept by the gates: the loop's default of 50 requests would be a second, silent one.
     try:
+        inner: Model = Scripted(definition.get("script") or [], offered) if name == SCRIPTED else infer_model(name)
+        agent: Agent[None, str] = Agent(
+            GatedModel(inner, name, hand),
+            instructions=definition.get("instructions") or None,
+            toolsets=[GatedToolset(hand, gate, offered, stop=definition.get("on_denied", "stop") == "stop")],
+            name=str(definition.get("name", "agent")),
+        )
+        # Budgets are the run's own, kept by the gates: the loop's default of 50 requests would be a second, silent one.
         result = await agent.run(hand.run.prompt, usage_limits=UsageLimits(request_limit=None))
     except UserError as fault:
         raise AgentFailed({"code": "agent.model_unavailable", "reason": f"{name}: {fault}"}) from None
     except AgentRunError as fault:  # a provider's message may quote the key that it was given
         status = f" (HTTP {fault.status_code})" if isinstance(fault, ModelHTTPError) else ""
         raise AgentFailed(
-            {"code": "model.failed", "reason": f"the model {name} gave no usable answer: {type(fault).__name__}{status}"}
+            {
+                "code": "model.failed",
+                "reason": f"the model {name} gave no usable answer: {type(fault).__name__}{status}",
+            }
         ) from None
     return result.output
 
@@ -97,7 +108,9 @@ class GatedModel(Model):
 
         async def ask() -> ModelAnswer:
             response = await self._inner.request(messages, model_settings, model_request_parameters)
-            return ModelAnswer(_to_json([response])[0], response.usage.input_tokens, response.usage.output_tokens)
+            return ModelAnswer(
+                _lean(_to_json([response])[0]), response.usage.input_tokens, response.usage.output_tokens
+            )
 
         asked = {
             "model": self._name,
@@ -108,9 +121,7 @@ class GatedModel(Model):
             ],
         }
         response = await call_model(self._hand, model=self._name, request=asked, ask=ask)
-        decoded = ModelMessagesTypeAdapter.validate_python([response])[0]
-        assert isinstance(decoded, ModelResponse)
-        return decoded
+        return _RESPONSE.validate_python(response)
 
 
 class Scripted(Model):
@@ -192,11 +203,16 @@ class GatedToolset(AbstractToolset[None]):
     async def call_tool(
         self, name: str, tool_args: dict[str, Any], ctx: RunContext[None], tool: ToolsetTool[None]
     ) -> Any:
-        """The content, or for every other outcome what a model should know of it; raises AgentFailed when a denial stops the agent."""
+        """The content, or for every other outcome what a model should know of it; raises AgentFailed when a denial
+        stops the agent."""
         returned = await self._gate.call(self._hand, self._tools[name], tool_args)
         if self._stop and denied(returned):
             raise AgentFailed(returned.error or {"code": "policy.denied", "reason": "policy denied it"})
-        return returned.content if returned.outcome == "completed" else {"outcome": returned.outcome, "error": returned.error}
+        return (
+            returned.content
+            if returned.outcome == "completed"
+            else {"outcome": returned.outcome, "error": returned.error}
+        )
 
 
 def denied(returned: ToolReturn) -> bool:
@@ -207,3 +223,12 @@ def denied(returned: ToolReturn) -> bool:
 def _to_json(messages: Sequence[ModelMessage]) -> list[dict[str, Any]]:
     dumped: list[dict[str, Any]] = ModelMessagesTypeAdapter.dump_python(list(messages), mode="json")
     return dumped
+
+
+def _lean(response: dict[str, Any]) -> dict[str, Any]:
+    """Without fields that say nothing, which are most of a response's bytes; decoding gives them their defaults
+    again."""
+    said = {name: value for name, value in response.items() if value is not None}
+    said["parts"] = [{name: value for name, value in part.items() if value is not None} for part in response["parts"]]
+    said["usage"] = {name: value for name, value in response["usage"].items() if value}
+    return said

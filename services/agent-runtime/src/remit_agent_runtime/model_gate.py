@@ -1,7 +1,8 @@
 """The model gate: every model call of every agent, journaled before its answer is used.
 
-A call is known by its ordinal and by the hash of what was asked. After a crash the journal answers while it can; a call that asks
-something else than the recorded one is a divergence, and the run ends there instead of going on as another run.
+A call is known by its ordinal and by the hash of what was asked. After a crash the journal answers while it can; a
+call that asks something else than the recorded one is a divergence, and the run ends there instead of going on as
+another run.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Which model an agent runs on: a provider's when its key is in the environment, else the scripted one.
 
-Nothing here imports a provider's library: names are settled at acceptance and frozen in the run, clients are built when first used.
+Nothing here imports a provider's library: names are settled at acceptance and frozen in the run, clients are built
+when first used.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ class Models:
         self._installed = installed
 
     def settle(self, wanted: str) -> str:
-        """`scripted` or PROVIDER:NAME for an agent's `model`; raises ModelUnavailable, naming what to set or install."""
+        """`scripted` or PROVIDER:NAME for an agent's `model`; raises ModelUnavailable, naming what to set or
+        install."""
         if wanted == "default":
             wanted = self._default_model
         if wanted == "default":
@@ -77,7 +79,9 @@ class Models:
         if not self._has_a_key(provider):
             raise ModelUnavailable(f"{wanted!r} needs {' or '.join(provider.keys)} in the agent runtime's environment")
         if not self._installed(provider.library):
-            raise ModelUnavailable(f"{wanted!r} needs `pip install 'pydantic-ai-slim[{name}]'` beside the agent runtime")
+            raise ModelUnavailable(
+                f"{wanted!r} needs `pip install 'pydantic-ai-slim[{name}]'` beside the agent runtime"
+            )
         return wanted
 
     def _first_usable(self) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from remit_agent_runtime import facts
+from remit_contracts.errors import Tampered
 from remit_contracts.events import Envelope
 from remit_contracts.runs import RunRow, RunStatus
 
@@ -103,14 +104,21 @@ class RunLists:
                 kept.seen = max(kept.seen, envelope.notification_id)
         newest = list(kept.rows.values())[: -limit - 1 : -1]
         return [
-            RunRow(run_id=row.run_id, agent=row.agent, status=row.status, accepted_at=row.accepted_at, ended_at=row.ended_at)
+            RunRow(
+                run_id=row.run_id,
+                agent=row.agent,
+                status=row.status,
+                accepted_at=row.accepted_at,
+                ended_at=row.ended_at,
+            )
             for row in newest
         ]
 
     async def _apply(self, store: EventStore, kept: _UserRuns, envelope: Envelope) -> None:
         if envelope.topic == facts.Accepted.TOPIC:
             event = await store.decode(envelope)
-            assert isinstance(event, facts.Accepted)
+            if not isinstance(event, facts.Accepted):
+                raise Tampered(f"event {envelope.notification_id} says that it is a run's acceptance and is none")
             new = _Row(envelope.originator_id, str(event.agent.get("name", "")), event.timestamp)
             kept.rows.setdefault(envelope.originator_id, new)
         elif (status := STATUS_AFTER.get(envelope.topic)) and (row := kept.rows.get(envelope.originator_id)):

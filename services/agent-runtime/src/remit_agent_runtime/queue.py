@@ -1,6 +1,7 @@
 """Runs in this process: admitted by the ingress or found in the store, waiting for their turn, worked on, ended.
 
-A run is in hand at most once. The bound is kept where it can be refused, at admission; what was accepted is never turned away.
+A run is in hand at most once. The bound is kept where it can be refused, at admission; what was accepted is never
+turned away.
 """
 
 from __future__ import annotations
@@ -71,7 +72,8 @@ class RunQueue:
         if full or self._per_user[key] >= self._limit_per_user:
             whose = f"{len(self._in_hand)} runs are" if full else f"{self._per_user[key]} of your runs are"
             raise Overloaded(
-                f"{whose} waiting or running, which is the limit: try again later", retry_after_seconds=RETRY_AFTER_SECONDS
+                f"{whose} waiting or running, which is the limit: try again later",
+                retry_after_seconds=RETRY_AFTER_SECONDS,
             )
         self._hold(key, run_id)
 
@@ -82,7 +84,8 @@ class RunQueue:
             self._let_go(run_id)
 
     def put(self, tenant: str, user: str, run_id: UUID, job: Job | None = None) -> None:
-        """Have the run worked on. A second job for a run in hand is only remembered, to be acknowledged with the first."""
+        """Have the run worked on. A second job for a run in hand is only remembered, to be acknowledged with the
+        first."""
         held = self._in_hand.get(run_id) or self._hold((tenant, user), run_id)
         if job is not None:
             held.jobs.append(job)
@@ -90,8 +93,8 @@ class RunQueue:
             held.task = asyncio.create_task(self._take_turn(tenant, run_id, held), name=f"run {run_id.hex}")
 
     async def cancel(self, run_id: UUID, *, by: str) -> bool:
-        """Stop work on a run for `by`. True when its worker has recorded the end; else it is the caller's to record: no worker
-        had the run yet, or it was just at its end."""
+        """Stop work on a run for `by`. True when its worker has recorded the end; else it is the caller's to record:
+        no worker had the run yet, or it was just at its end."""
         held = self._in_hand.get(run_id)
         if held is None or held.task is None:
             return False

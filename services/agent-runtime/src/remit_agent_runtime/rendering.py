@@ -15,7 +15,11 @@ MAX_CHARACTERS: Final = 8_000
 def readable(content: Any) -> str:
     """`content` as text of at most MAX_CHARACTERS; what is left out is said."""
     text = _render(content)
-    return text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]}\n... ({len(text) - MAX_CHARACTERS} characters more)"
+    return (
+        text
+        if len(text) <= MAX_CHARACTERS
+        else f"{text[:MAX_CHARACTERS]}\n... ({len(text) - MAX_CHARACTERS} characters more)"
+    )
 
 
 def _render(content: Any) -> str:
@@ -34,7 +38,9 @@ def _render(content: Any) -> str:
     if isinstance(content, list):
         if content and all(isinstance(item, dict) for item in content):
             columns = list(dict.fromkeys(name for item in content for name in item))
-            if len(columns) > 1 and not any(len(str(value)) > MAX_CELL_CHARACTERS for item in content for value in item.values()):
+            if len(columns) > 1 and not any(
+                len(str(value)) > MAX_CELL_CHARACTERS for item in content for value in item.values()
+            ):
                 return table(columns, [[item.get(column) for column in columns] for item in content])
             return "\n\n".join(_render(item) for item in content)
         return "\n".join(f"- {_cell(item)}" for item in content) or "nothing"
@@ -68,6 +74,5 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
-        text = " ".join(value.split()) if "\n" in value and len(value) <= MAX_CELL_CHARACTERS else value
-        return text
+        return " ".join(value.split()) if "\n" in value and len(value) <= MAX_CELL_CHARACTERS else value
     return orjson.dumps(value, default=str).decode()

@@ -12,7 +12,8 @@ from remit_chassis.settings import ServiceSettings
 
 
 class AgentRuntimeSettings(ServiceSettings):
-    """Paths default to their places in the home; keys of model providers are read from the environment under their own names."""
+    """Paths default to their places in the home; keys of model providers are read from the environment under their
+    own names."""
 
     model_config = SettingsConfigDict(env_prefix="REMIT_AGENT_RUNTIME_", populate_by_name=True, extra="ignore")
 
@@ -33,7 +34,8 @@ class AgentRuntimeSettings(ServiceSettings):
     runs_at_once: int = 32
     runs_at_once_per_user: int = 8
     tool_calls_at_once: int = 8
-    """8, of which 7 for one user, keeps a quiet user's p99 at 1.8 times its p99 alone; 16 doubles the throughput (2.8 times)."""
+    """8, of which 7 for one user, keeps a quiet user's p99 at 1.8 times its p99 alone; 16 doubles the throughput (2.8
+    times)."""
     tool_calls_at_once_per_user: int = 7
     tool_calls_waiting: int = 4_000
     tool_calls_waiting_per_user: int = 500

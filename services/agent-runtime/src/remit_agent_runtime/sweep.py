@@ -1,6 +1,7 @@
 """The sweep: whatever the store says is owed, and nobody works on, is put in line again.
 
-At start it takes up what the last process left. Later it finds what the work queue lost, and what could not be recorded for a while.
+At start it takes up what the last process left. Later it finds what the work queue lost, and what could not be
+recorded for a while.
 """
 
 from __future__ import annotations

@@ -1,18 +1,19 @@
 """The tool gate: the only way to a tool, for every agent of every framework.
 
-    turn -> decide -> ToolCallAuthorized on disk, the lease asked for meanwhile -> only after both: the tool -> ToolCallCompleted on disk
+    turn -> decide -> ToolCallAuthorized on disk, the lease asked for meanwhile -> only after both: the tool ->
+    ToolCallCompleted on disk
 
-A denial is recorded as ToolCallDenied and nothing else happens. An outcome that nobody knows is ToolCallUnknown, and the call is never
-made again. What the journal already holds is answered from there.
+A denial is recorded as ToolCallDenied and nothing else happens. An outcome that nobody knows is ToolCallUnknown, and
+the call is never made again. What the journal already holds is answered from there.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
-
 
 from remit_agent_runtime.facts import ToolCall as JournaledCall
 from remit_agent_runtime.fairness import FairGate
@@ -28,7 +29,10 @@ from remit_contracts.permits import args_digest
 DEADLINE_SECONDS: Final = 30.0
 """How long a tool may take."""
 DECIDE_SECONDS: Final = 2.0
-"""How long one question to policy may take; without an answer there is no call."""
+"""How long one question to policy may take."""
+PATIENCE_SECONDS: Final = 10.0
+"""How long policy is asked again when it is away, as while it restarts; then there is no call."""
+PAUSE_SECONDS: Final = 0.25
 LEASE_SECONDS: Final = 2.0
 
 
@@ -68,16 +72,19 @@ class ToolReturn:
 class ToolGate:
     """Shared by all runs of the process."""
 
-    def __init__(self, *, ask: Ask, host: ToolHost, turns: FairGate) -> None:
+    def __init__(
+        self, *, ask: Ask, host: ToolHost, turns: FairGate, patience_seconds: float = PATIENCE_SECONDS
+    ) -> None:
         self._ask = ask
         self._host = host
         self._turns = turns
+        self._patience_seconds = patience_seconds
 
     async def call(self, hand: RunInHand, tool: ToolDescriptor, arguments: dict[str, Any]) -> ToolReturn:
         """Make the run's next tool call, or answer it from the journal.
 
-        Raises Diverged, BudgetSpent, Overloaded (nothing was recorded), ToolChanged, MalformedCommand (arguments that are no plain JSON),
-        and what a save raises: after that the run in hand is stale.
+        Raises Diverged, BudgetSpent, Overloaded (nothing was recorded), ToolChanged, MalformedCommand (arguments that
+        are no plain JSON), and what a save raises: after that the run in hand is stale.
         """
         digest = args_digest(arguments)
         if (recorded := _recorded(hand, tool.id, digest)) is not None:
@@ -165,13 +172,22 @@ class ToolGate:
                 scopes=tool.scopes,
             ),
         )
-        payload = await self._ask(
-            hand.tenant, hand.user, "policy", "decide", request.to_bytes(), timeout_seconds=DECIDE_SECONDS
-        )
-        return DecisionAnswer.from_bytes(payload)
+        payload = request.to_bytes()
+        give_up_at = time.monotonic() + self._patience_seconds
+        while True:
+            try:
+                answer = await self._ask(
+                    hand.tenant, hand.user, "policy", "decide", payload, timeout_seconds=DECIDE_SECONDS
+                )
+            except Unavailable:
+                if time.monotonic() >= give_up_at:
+                    raise
+                await asyncio.sleep(PAUSE_SECONDS)
+            else:
+                return DecisionAnswer.from_bytes(answer)
 
     async def _lease(self, hand: RunInHand, tool: ToolDescriptor, permit: str) -> LeaseAnswer:
-        request = LeaseRequest(permit=permit, connection=tool.connection or "")
+        request = LeaseRequest(permit=permit, tool=tool.id, connection=tool.connection or "", run=hand.run.run_id)
         payload = await self._ask(
             hand.tenant, hand.user, "credential-broker", "lease", request.to_bytes(), timeout_seconds=LEASE_SECONDS
         )
@@ -218,7 +234,8 @@ class ToolGate:
 
 
 def as_recorded(answer: DecisionAnswer) -> dict[str, Any]:
-    """The whole decision as plain JSON; `input` is the text that the engine was given, so that its digest can be checked."""
+    """The whole decision as plain JSON; `input` is the text that the engine was given, so that its digest can be
+    checked."""
     context = answer.context
     return {
         "decision_id": context.decision_id,
@@ -246,7 +263,7 @@ def _recorded(hand: RunInHand, tool: str, digest: str) -> ToolReturn | None:
     recorded = hand.run.tool_calls[made]
     if (recorded.tool, recorded.args_digest) != (tool, digest):
         raise Diverged(
-            f"tool call {recorded.ordinal} is for {tool!r} with other arguments than the recorded call of {recorded.tool!r}: "
+            f"tool call {recorded.ordinal} asks {tool!r} for something else than the recorded call of {recorded.tool!r} did: "
             "the agent is not deterministic, start a new run"
         )
     hand.tool_calls_made += 1

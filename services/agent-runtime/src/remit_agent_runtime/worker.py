@@ -129,7 +129,7 @@ class Worker:
     async def _agent(self, hand: RunInHand) -> str:
         try:
             return await self._run_agent(hand, self._tools_of(hand.tenant))
-        except (RunError, Diverged, AgentFailed, TimeoutError):
+        except (RunError, Diverged, AgentFailed):
             raise
         except Refusal as refused:
             if hand.stale:

@@ -110,7 +110,8 @@ class StreamCheck:
     def follow(self, read: Read) -> Iterable[Finding]:
         """What is wrong with one message."""
         if read.envelope is None:
-            yield Finding("stream", "record.altered", f"sequence {read.sequence}: {read.fault}")
+            reason = f"sequence {read.sequence}: {read.fault}"
+            yield Finding("stream", "record.altered", reason, read.service, read.notification_id)
             return
         service, number = read.envelope.service, read.envelope.notification_id
         if number > self._heads.get(service, 0):

@@ -14,11 +14,11 @@ from remit_audit.findings import Finding
 from remit_audit.follower import Follower
 from remit_audit.ledger import Ledger
 from remit_audit.watch import Watch
-from remit_chassis.operations import Republish
 from remit_chassis.streams import ask_jetstream
 from remit_contracts import subjects
 from remit_contracts.errors import Refusal, Tampered, Unavailable
 from remit_contracts.identity import SYSTEM_USER, is_label
+from remit_contracts.operations import MAX_REPUBLISHED, Republish
 
 if TYPE_CHECKING:
     from remit_audit.alarms import Alarms
@@ -44,14 +44,22 @@ class Consumer:
         self._alarms = alarms
         self._refused: dict[str, str] = {}
         self._looked = False
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Begin to follow and to watch."""
-        self._service.spawn(self._repeat(self._settings.discover_seconds, self.discover))
-        self._service.spawn(self._repeat(self._settings.heads_seconds, self._compare_heads))
+        self.spawn(self._repeat(self._settings.discover_seconds, self.discover))
+        self.spawn(self._repeat(self._settings.heads_seconds, self._compare_heads))
+
+    def spawn(self, work: Awaitable[None]) -> None:
+        """A task that ends before the ledgers are closed."""
+        self._tasks.append(self._service.spawn(work))
 
     async def stop(self) -> None:
-        """Close the ledgers; the followers end with the service's tasks."""
+        """End every task, then close the ledgers."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for follower in self.followers.values():
             await asyncio.to_thread(follower.ledger.close)
 
@@ -79,8 +87,11 @@ class Consumer:
         return f"{len(self.followers)} streams are fit and followed"
 
     async def pending(self, tenant: str, *, within_seconds: float) -> int:
-        """Wait until the ledger has what services have stored by now; returns how many events it still lacks."""
+        """Wait until the ledger has what the other services have stored by now; returns how many events it still lacks."""
+        if tenant not in self.followers:
+            return 0
         heads = await self.watches[tenant].heads()
+        heads.pop(self._service.name, None)
         follower = self.followers[tenant]
         try:
             async with asyncio.timeout(within_seconds):
@@ -105,7 +116,7 @@ class Consumer:
         self.watches[tenant] = Watch(
             self._service, follower, self._alarms, silent_seconds=self._settings.silent_seconds
         )
-        self._service.spawn(follower.run())
+        self.spawn(follower.run())
         for hook in self.on_follow:
             hook(follower)
         structlog.get_logger().info("audit.following", tenant=tenant, entries=ledger.size)
@@ -115,9 +126,11 @@ class Consumer:
             await watch.compare_heads()
 
     async def _ask_again(self, tenant: str, service: str, first: int, last: int) -> None:
-        await self._service.ask(
-            tenant, SYSTEM_USER, service, "republish", Republish(first=first, last=last), timeout_seconds=REPUBLISH_SECONDS
-        )
+        for start in range(first, last + 1, MAX_REPUBLISHED):
+            again = Republish(first=start, last=min(last, start + MAX_REPUBLISHED - 1))
+            await self._service.ask(
+                tenant, SYSTEM_USER, service, "republish", again, timeout_seconds=REPUBLISH_SECONDS
+            )
 
     async def _repeat(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
         while True:

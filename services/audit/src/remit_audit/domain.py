@@ -32,6 +32,8 @@ class TrailReading(Aggregate):
         limit: int | None
         decision: dict[str, Any]
 
+    Created = Read  # the library would make one more event of this name
+
     def __init__(
         self, *, of: str, purpose: Purpose, session: str, after: int | None, limit: int | None, decision: dict[str, Any]
     ) -> None:
@@ -57,7 +59,7 @@ class TrailReading(Aggregate):
     ) -> TrailReading:
         """The reading, before anything is shown."""
         return cls._create(
-            cls.Read,
+            cls.Created,
             id=reading_id,
             timestamp=at,
             of=of,
@@ -84,6 +86,8 @@ class Alarm(Aggregate):
         service: str
         notification_id: int | None
 
+    Created = Raised
+
     def __init__(self, *, found_in: str, code: str, reason: str, service: str, notification_id: int | None) -> None:
         self.found_in = found_in
         self.code = code
@@ -97,7 +101,7 @@ class Alarm(Aggregate):
     ) -> Alarm:
         """An alarm under an id that its matter gives: see `alarm_id`."""
         return cls._create(
-            cls.Raised,
+            cls.Created,
             id=alarm_id,
             timestamp=at,
             found_in=found_in,

@@ -47,7 +47,7 @@ _BUSY_OR_BROKEN_DISK: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOC
 def refusal_of(fault: Exception, path: Path) -> Refusal:
     """Unavailable when the machine is to blame for what SQLite says (a full disk, a lock), Tampered when the file is."""
     code = getattr(fault, "sqlite_errorcode", 0) & 0xFF
-    if code in _BUSY_OR_BROKEN_DISK:
+    if code in _BUSY_OR_BROKEN_DISK or isinstance(fault, sqlite3.ProgrammingError):  # the latter of a closed connection
         return Unavailable(f"{path.name} cannot be read or written now: {fault}")
     return Tampered(f"{path.name} is damaged: {fault}", code="tampered.file")
 

@@ -98,6 +98,12 @@ class LedgerReader:
             rows = self.db.execute(query, (after, limit)).fetchall()
         return [Entry(row[0], envelope_of(self.tenant, row[1:])) for row in rows]
 
+    def users_of(self, service: str) -> list[str]:
+        """Users that a service has recorded events of."""
+        with self._lock, reading(self.path):
+            rows = self.db.execute("SELECT DISTINCT user_id FROM entries WHERE service = ?", (service,)).fetchall()
+        return sorted(str(row[0]) for row in rows)
+
     def node(self, level: int, index: int) -> bytes:
         """A stored subtree's hash."""
         row = self._one("SELECT hash FROM nodes WHERE level = ? AND idx = ?", level, index)

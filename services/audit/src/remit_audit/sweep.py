@@ -14,7 +14,8 @@ from nats.js.errors import NotFoundError
 
 from remit_audit.follower import event_in
 from remit_contracts.errors import Tampered, Unavailable
-from remit_contracts.events import Envelope
+from remit_contracts.events import NOTIFICATION_ID, Envelope
+from remit_contracts.subjects import SERVICES
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -25,11 +26,13 @@ ANSWER_SECONDS = 5.0
 
 
 class Read(NamedTuple):
-    """One sequence of a stream: its event, or why there is none."""
+    """One sequence of a stream: its event, or why there is none and which it seems to be."""
 
     sequence: int
     envelope: Envelope | None = None
     fault: str = ""
+    service: str = ""
+    notification_id: int | None = None
 
 
 async def read_stream(nc: Client, stream: str, tenant: str, first: int, last: int) -> AsyncIterator[Read]:
@@ -50,7 +53,15 @@ async def _read(context: JetStreamContext, stream: str, tenant: str, sequence: i
         raise Unavailable(f"{stream} cannot be read: {fault or type(fault).__name__}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as fault:
         return Read(sequence, fault=f"the message there has another form ({type(fault).__name__})")
+    headers, subject = message.headers or {}, message.subject or ""
     try:
-        return Read(sequence, event_in(tenant, message.headers, message.data or b"", message.subject or ""))
+        return Read(sequence, event_in(tenant, headers, message.data or b"", subject))
     except Tampered as fault:
-        return Read(sequence, fault=fault.reason)
+        number = headers.get(NOTIFICATION_ID, "")
+        said = subject.split(".")
+        return Read(
+            sequence,
+            fault=fault.reason,
+            service=said[4] if len(said) == 6 and said[4] in SERVICES else "",
+            notification_id=int(number) if number.isdecimal() and len(number) < 19 else None,
+        )

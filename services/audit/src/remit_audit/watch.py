@@ -105,7 +105,8 @@ class Watch:
         waiting = []
         async for read in read_stream(self._service.nc, self._follower.stream, self._tenant, first, last):
             if read.envelope is None:
-                await self._raise("record.altered", f"sequence {read.sequence}: {read.fault}")
+                found = Finding("stream", "record.altered", read.fault, read.service, read.notification_id)
+                await self._alarms.raise_(self._tenant, found, f"{read.sequence}")
                 continue
             seen.setdefault(read.envelope.service, set()).add(read.envelope.notification_id)
             waiting.append(read.envelope)

@@ -1,206 +1,207 @@
-"""Use cases of connections and keys: decide, load, one call, save; the vault is written before the event that tells
-of it."""
+"""Connections: add, look at, test, revoke. Load, call one method, save, put it into the book.
+
+    Absent
+    +-- ConnectionAbsent    absent.connection
+    Conflict
+    +-- ConnectionTaken     conflict.connection_taken
+"""
 
 from __future__ import annotations
 
 import asyncio
-import binascii
-from base64 import b64decode, b64encode
-from collections.abc import Awaitable, Callable, Iterable
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
-from nacl.exceptions import CryptoError
-from nacl.public import PrivateKey, PublicKey, SealedBox
-
-from remit_chassis.vaultfile import VaultFile
-from remit_contracts.connections import (
-    MAX_SECRET_BYTES,
-    AddConnection,
-    ConnectionRefused,
-    ConnectionTested,
-    SealedSecretRefused,
-    TestConnection,
-)
-from remit_contracts.errors import Absent
-from remit_contracts.identity import SYSTEM_USER, Caller, is_label
-from remit_contracts.leases import LeaseRow
-from remit_credential_broker.domain import Connection, Lease, NoConnection
-from remit_credential_broker.http_probe import probe
-from remit_credential_broker.projections import Connections, KnownConnection
-from remit_credential_broker.used_permits import KEPT_SECONDS, UsedPermits
+from remit_contracts import connections as messages
+from remit_contracts.errors import Absent, Conflict
+from remit_contracts.identity import SYSTEM_USER, Caller
+from remit_credential_broker.decisions import Decide
+from remit_credential_broker.domain import Connection
+from remit_credential_broker.probe import ProbeResult
+from remit_credential_broker.projections import ConnectionBook
+from remit_credential_broker.sealing import Inbound
+from remit_credential_broker.vault import Secrets
 
 if TYPE_CHECKING:
     from remit_chassis.eventstore.store import EventStore
 
-PAGE = 1000
-Decide = Callable[[Caller, str, str, str], Awaitable[dict[str, Any]]]
-"""`decide(caller, action, resource_type, resource_id)`: the recorded allow; raises Denied or Unavailable."""
+Probe = Callable[[str, str, str], Awaitable[ProbeResult]]
+"""`probe(host, path, secret)`."""
+
+RevokeLeases = Callable[[str, UUID], Awaitable[None]]
+"""`revoke_leases(tenant, connection id)`."""
 
 
-class Broker:
-    """Everything but the hot path."""
+class ConnectionAbsent(Absent):
+    """Neither one's own nor shared."""
+
+    code = "absent.connection"
+
+    def __init__(self, *, name: str) -> None:
+        super().__init__(f"there is no connection {name}: `remit connections list` shows yours", code=self.code)
+
+
+class ConnectionTaken(Conflict):
+    """A name stands for one credential: what is active under it is never silently replaced or stood in for."""
+
+    code = "conflict.connection_taken"
+
+    def __init__(self, *, name: str, holder: str) -> None:
+        has = "have" if holder == "you" else "has"
+        super().__init__(f"{holder} {has} a connection {name}: revoke it, or choose another name", code=self.code)
+
+
+class Connections:
+    """Use cases for one broker; changes of a tenant's connections go one at a time."""
 
     def __init__(
         self,
         *,
-        vault: VaultFile,
-        connections: Connections,
-        sealing_key: PrivateKey,
-        box_public_keys: Path,
         store_of: Callable[[str], EventStore],
+        book: ConnectionBook,
+        secrets: Secrets,
+        inbound: Inbound,
         decide: Decide,
+        probe: Probe,
+        revoke_leases: RevokeLeases,
         clock: Callable[[], datetime],
+        new_id: Callable[[], UUID],
     ) -> None:
-        self._vault = vault
-        self._connections = connections
-        self._sealing_key = sealing_key
-        self._box_public_keys = box_public_keys
         self._store_of = store_of
+        self._book = book
+        self._secrets = secrets
+        self._inbound = inbound
         self._decide = decide
+        self._probe = probe
+        self._revoke_leases = revoke_leases
         self._clock = clock
+        self._new_id = new_id
+        self._changing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     @property
-    def sealing_public_key(self) -> str:
-        """What clients seal secrets to, in hex."""
-        return bytes(self._sealing_key.public_key).hex()
+    def sealing_key(self) -> str:
+        """The broker's public key in hex."""
+        return self._inbound.public_key
 
-    async def rebuild(self, tenants: Iterable[str], used: UsedPermits) -> None:
-        """Read every tenant's connections from event one, and the permits that were used lately."""
-        now = self._clock().timestamp()
-        for tenant in tenants:
-            found: dict[str, Any] = {}
-            async for envelope, event in self._events(tenant, user=None):
-                if envelope.topic.startswith("broker.Connection."):
-                    found[envelope.originator_id] = event.mutate(found.get(envelope.originator_id))
-                elif event.expires_at + KEPT_SECONDS > now:
-                    used.remember(event.jti, until=event.expires_at + KEPT_SECONDS)
-            for connection in found.values():
-                self._connections.put(connection)
-
-    async def add(self, command: AddConnection, caller: Caller) -> KnownConnection:
-        """Raises SealedSecretRefused, Denied."""
-        secret = self._unseal(command.sealed_secret)
-        action = "connection.share" if command.shared else "connection.add"
-        decision = await self._decide(caller, action, "connection", command.name)
-        owner = SYSTEM_USER if command.shared else caller.user
-        told: dict[str, Any] = {
-            "kind": command.kind,
-            "hosts": command.hosts,
-            "scopes": command.scopes,
-            "decision": decision,
-        }
-        store = self._store_of(caller.tenant)
-        if self._connections.owned(caller.tenant, owner, command.name) is None:
-            connection = Connection.add(tenant=caller.tenant, owner=owner, name=command.name, at=self._clock(), **told)
-        else:
-            connection = await store.load(Connection, Connection.id_of(caller.tenant, owner, command.name))
-            connection.replace(at=self._clock(), **told)
-        await asyncio.to_thread(self._vault.put_secret, caller.tenant, owner, command.name, secret)
-        await store.save(connection, user=owner)
-        self._connections.put(connection)
-        return self._owned(caller.tenant, owner, command.name)
-
-    async def test(self, command: TestConnection, caller: Caller) -> ConnectionTested:
-        """Raises NoConnection, ConnectionRefused when the secret is not accepted, Unavailable when nobody answers."""
-        known, connection = await self._load(caller, command.name)
-        secret = await asyncio.to_thread(self._vault.get_secret, caller.tenant, known.owner, known.name)
-        status = await asyncio.to_thread(probe, known.hosts[0], command.path, secret.decode())
-        accepted = status not in (401, 403)
-        connection.tested(accepted=accepted, http_status=status, at=self._clock())
-        await self._store_of(caller.tenant).save(connection, user=known.owner)
-        if not accepted:
-            raise ConnectionRefused(
-                f"{known.hosts[0]} answers {status}: it does not accept the secret of {known.name!r}"
+    async def add(self, command: messages.AddConnection, caller: Caller) -> messages.ConnectionShown:
+        """Raises Denied, ConnectionTaken, or MalformedCommand for a secret that does not open or fit."""
+        secret = self._inbound.open_bearer(command.sealed_secret)
+        action, owner = ("connection.share", SYSTEM_USER) if command.shared else ("connection.add", caller.user)
+        decision = await self._decide(caller, action, command.name)
+        async with self._changing[caller.tenant]:
+            if holder := self._book.taken(caller.tenant, owner, command.name):
+                raise ConnectionTaken(name=command.name, holder=holder)
+            generation = self._book.next_generation(caller.tenant, owner, command.name)
+            connection = Connection.add(
+                connection_id=Connection.id_of(caller.tenant, owner, command.name, generation=generation),
+                owner=owner,
+                name=command.name,
+                kind=command.kind,
+                hosts=command.hosts,
+                scopes=command.scopes,
+                secret_id=self._new_id(),
+                added_by=caller.user,
+                decision=decision,
+                at=self._clock(),
             )
-        return ConnectionTested(name=known.name, accepted=True, http_status=status)
+            # The secret first: a connection that is recorded has one, whatever happens in between.
+            await self._secrets.put(caller.tenant, owner, connection.secret_id, secret)
+            await self._save_new(caller.tenant, connection)
+        return shown(connection)
 
-    async def revoke(self, name: str, caller: Caller) -> KnownConnection:
-        """Raises NoConnection; a shared one needs the decision that sharing needs."""
-        known, connection = await self._load(caller, name)
-        if known.owner == SYSTEM_USER:
-            await self._decide(caller, "connection.share", "connection", name)
-        connection.revoke(at=self._clock())
-        # In this order a crash between the two leaves a revoked connection with a secret that nothing can lease.
-        await self._store_of(caller.tenant).save(connection, user=known.owner)
-        self._connections.put(connection)
-        await asyncio.to_thread(self._vault.delete_secret, caller.tenant, known.owner, name)
-        return self._owned(caller.tenant, known.owner, name)
-
-    def show(self, name: str, caller: Caller) -> KnownConnection:
-        """Raises NoConnection."""
-        known = self._connections.usable(caller.tenant, caller.user, name)
-        if known is None:
-            raise NoConnection(name=name)
-        return known
-
-    async def leases(self, caller: Caller) -> list[LeaseRow]:
-        """One's own, newest first, of those whose connection and time tell their status."""
-        now = self._clock().timestamp()
-        rows: list[LeaseRow] = []
-        async for envelope, event in self._events(caller.tenant, user=caller.user):
-            if envelope.topic != Lease.Issued.TOPIC:
-                continue
-            known = self._connections.owned(caller.tenant, event.owner, event.connection)
-            revoked = known is not None and not known.active
-            status = "expired" if event.expires_at < now else "revoked" if revoked else "issued"
-            rows.append(
-                LeaseRow(
-                    lease_id=envelope.originator_id,
-                    connection=event.connection,
-                    tool=event.tool,
-                    run=event.run,
-                    ordinal=event.ordinal,
-                    status=status,
-                    issued_at=envelope.recorded_at,
-                    expires_at=datetime.fromtimestamp(event.expires_at, self._clock().tzinfo).isoformat(),
-                )
-            )
-        return rows[::-1]
-
-    async def sealed_user_key(self, service: str, caller: Caller) -> str:
-        """The data key of the subject's user, sealed to that service's box key; raises Absent."""
-        path = self._box_public_keys / f"{service}.pub"
-        if not is_label(service) or not path.exists():
-            raise Absent(f"there is no service {service!r} to seal a key to")
-        key = await asyncio.to_thread(self._vault.user_key, caller.tenant, caller.user)
-        return b64encode(SealedBox(PublicKey(bytes.fromhex(path.read_text().strip()))).encrypt(key)).decode()
-
-    def _unseal(self, sealed: str) -> bytes:
-        try:
-            secret: bytes = SealedBox(self._sealing_key).decrypt(b64decode(sealed, validate=True))
-            secret.decode("ascii")
-        except (CryptoError, binascii.Error, ValueError):
-            raise SealedSecretRefused(
-                "the secret was not sealed to this broker's key, or is no ASCII text: ask `sealing-key` again"
-            ) from None
-        if not 0 < len(secret) <= MAX_SECRET_BYTES or not secret.decode("ascii").isprintable():
-            raise SealedSecretRefused(f"a secret is 1 to {MAX_SECRET_BYTES} printable bytes")
-        return secret
-
-    async def _load(self, caller: Caller, name: str) -> tuple[KnownConnection, Connection]:
-        known = self.show(name, caller)
-        if not known.active:
-            raise NoConnection(name=name)
-        store = self._store_of(caller.tenant)
-        return known, await store.load(Connection, Connection.id_of(caller.tenant, known.owner, name))
-
-    def _owned(self, tenant: str, owner: str, name: str) -> KnownConnection:
-        known = self._connections.owned(tenant, owner, name)
-        if known is None:
-            raise NoConnection(name=name)
-        return known
-
-    async def _events(self, tenant: str, *, user: str | None) -> Any:
-        """Connections' and issued leases' events of a tenant, or of one user, decoded; what is erased is left out."""
+    async def _save_new(self, tenant: str, connection: Connection) -> None:
         store = self._store_of(tenant)
-        after = 0
-        while page := await (store.read(after + 1, PAGE) if user is None else store.of_user(user, after, PAGE)):
-            for envelope in page:
-                if envelope.topic.startswith("broker.Connection.") or envelope.topic == Lease.Issued.TOPIC:
-                    try:
-                        yield envelope, await store.decode(envelope)
-                    except Absent:
-                        continue
-            after = page[-1].notification_id
+        try:
+            await store.save(connection, user=connection.owner)
+        except Conflict:
+            # An earlier attempt was stored after all, though it was answered as Unavailable.
+            await self._secrets.destroy(tenant, connection.owner, connection.secret_id)
+            self._book.put(tenant, await store.load(Connection, connection.id))
+            holder = "the tenant" if connection.owner == SYSTEM_USER else "you"
+            raise ConnectionTaken(name=connection.name, holder=holder) from None
+        self._book.put(tenant, connection)
+
+    def list(self, caller: Caller) -> messages.ConnectionsListed:
+        """One's own and the shared ones, by name."""
+        found = self._book.of_user(caller.tenant, caller.user)
+        return messages.ConnectionsListed(connections=tuple(map(shown, found)))
+
+    def show(self, name: str, caller: Caller) -> messages.ConnectionShown:
+        """Raises ConnectionAbsent."""
+        return shown(self._find(name, caller))
+
+    async def test(self, name: str, path: str, caller: Caller) -> messages.ConnectionTested:
+        """Recorded before the secret leaves, and after; raises ConnectionAbsent, ConnectionRevoked or Denied."""
+        connection = self._find(name, caller)
+        decision = await self._decided_if_shared(connection, caller)
+        host = connection.hosts[0]
+        connection = await self._change(
+            caller.tenant,
+            connection,
+            lambda fresh: fresh.start_test(host=host, path=path, by=caller.user, decision=decision, at=self._clock()),
+        )
+        secret = await self._secrets.get(caller.tenant, connection.owner, connection.secret_id)
+        result = await self._probe(host, path, secret.decode("ascii"))
+        tested_at = self._clock()
+        await self._change(
+            caller.tenant,
+            connection,
+            lambda fresh: fresh.finish_test(status=result.status, fault=result.fault, ok=result.ok, at=tested_at),
+        )
+        return messages.ConnectionTested(
+            name=name, host=host, path=path, ok=result.ok, status=result.status, fault=result.fault, tested_at=tested_at
+        )
+
+    async def revoke(self, name: str, caller: Caller) -> messages.ConnectionShown:
+        """Record it, destroy the secret, end its leases; raises ConnectionAbsent, ConnectionRevoked or Denied."""
+        connection = self._find(name, caller)
+        decision = await self._decided_if_shared(connection, caller)
+        revoked = await self._change(
+            caller.tenant,
+            connection,
+            lambda fresh: fresh.revoke(by=caller.user, decision=decision, at=self._clock()),
+        )
+        await self._secrets.destroy(caller.tenant, revoked.owner, revoked.secret_id)
+        await self._revoke_leases(caller.tenant, revoked.id)
+        return shown(revoked)
+
+    def _find(self, name: str, caller: Caller) -> Connection:
+        connection = self._book.find(caller.tenant, caller.user, name)
+        if connection is None:
+            raise ConnectionAbsent(name=name)
+        return connection
+
+    async def _decided_if_shared(self, connection: Connection, caller: Caller) -> dict[str, Any] | None:
+        if connection.owner != SYSTEM_USER:
+            return None
+        return await self._decide(caller, "connection.share", connection.name)
+
+    async def _change(
+        self, tenant: str, connection: Connection, change: Callable[[Connection], None]
+    ) -> Connection:
+        store = self._store_of(tenant)
+        async with self._changing[tenant]:
+            fresh = await store.load(Connection, connection.id)
+            change(fresh)
+            await store.save(fresh, user=fresh.owner)
+            self._book.put(tenant, fresh)
+        return fresh
+
+
+def shown(connection: Connection) -> messages.ConnectionShown:
+    """A connection as users see it."""
+    return messages.ConnectionShown(
+        name=connection.name,
+        kind="bearer",
+        shared=connection.owner == SYSTEM_USER,
+        status="active" if connection.active else "revoked",
+        hosts=connection.hosts,
+        scopes=connection.scopes,
+        added_at=connection.created_on,
+        revoked_at=connection.revoked_at,
+        last_tested_at=connection.last_tested_at,
+        last_test_ok=connection.last_test_ok,
+    )

@@ -42,6 +42,7 @@ class Connection(Aggregate):
         kind: str,
         hosts: list[str],
         scopes: list[str],
+        secret_id: str,
         added_by: str,
         decision: dict[str, Any],
     ) -> None:
@@ -50,6 +51,7 @@ class Connection(Aggregate):
         self.kind = kind
         self.hosts = tuple(hosts)
         self.scopes = tuple(scopes)
+        self.secret_id = secret_id
         self.added_by = added_by
         self.decision_id = decision.get("decision_id")
         self.revoked_at: datetime | None = None
@@ -72,11 +74,12 @@ class Connection(Aggregate):
         kind: str,
         hosts: Sequence[str],
         scopes: Sequence[str],
+        secret_id: UUID,
         added_by: str,
         decision: dict[str, Any],
         at: datetime,
     ) -> Connection:
-        """`decision` is the whole recorded decision that allowed it."""
+        """`secret_id` is the secret's place in the vault, `decision` the whole recorded decision that allowed it."""
         return cls._create(
             cls.Added,
             id=connection_id,
@@ -86,6 +89,7 @@ class Connection(Aggregate):
             kind=kind,
             hosts=list(hosts),
             scopes=list(scopes),
+            secret_id=secret_id.hex,
             added_by=added_by,
             decision=decision,
         )
@@ -123,6 +127,7 @@ class Connection(Aggregate):
         kind: str
         hosts: list[str]
         scopes: list[str]
+        secret_id: str
         added_by: str
         decision: dict[str, Any]
 

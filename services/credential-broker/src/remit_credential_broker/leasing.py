@@ -1,164 +1,281 @@
-"""The hot path: a permit becomes a sealed lease, once.
+"""The hot path: a permit in, a credential out that only the tool host can read.
 
-Everything is checked against what the bus proves (tenant and user of the subject) and what policy signed (the
-permit); the asker's own words only name a connection, and that name must be among the permit's scopes.
+    permit verified -> it says what the subject and the request say -> not used, not older than this process
+    -> the connection is there, and as wide as the permit -> the permit is used up -> sealed -> recorded, not waited for
+
+From the check that a permit is unused to its being used up nothing is awaited, so that of many uses at once one wins.
+What authorises the effect is the runtime's ToolCallAuthorized, on disk before the tool is called; the lease's own event
+may therefore follow its answer. One that could not be stored is stored before the next lease is issued.
 """
 
 from __future__ import annotations
 
 import time
-from base64 import b64encode
+from collections import defaultdict
 from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol
-from uuid import UUID, uuid4
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
 
 import structlog
-from nacl.public import Box
 
 from remit_chassis.permits import PermitVerifier
-from remit_contracts.errors import Refusal, Unavailable
+from remit_contracts.errors import Absent, Conflict, Refusal, Unavailable
 from remit_contracts.fast_leases import LeaseAnswer, LeaseContent, LeaseRequest
 from remit_contracts.identity import Caller
 from remit_contracts.leases import (
     CONNECTION_ABSENT,
     CONNECTION_REVOKED,
-    CONNECTION_SCOPE,
+    PERMIT_BEFORE_START,
+    PERMIT_EXPIRED,
+    PERMIT_MISMATCH,
+    PERMIT_USED,
     SCOPE_WIDENED,
-    TTL_SECONDS,
     LeaseRefused,
 )
-from remit_contracts.permits import PermitClaims
-from remit_credential_broker.domain import Lease, LeaseRefusal
-from remit_credential_broker.projections import Connections, KnownConnection
+from remit_contracts.permits import TTL_SECONDS, PermitClaims, PermitRefused
+from remit_credential_broker.domain import Connection, Lease, LeaseRefusal
+from remit_credential_broker.live_leases import LiveLease, LiveLeases
+from remit_credential_broker.projections import ConnectionBook
+from remit_credential_broker.sealing import ToolHostBox
 from remit_credential_broker.used_permits import UsedPermits
+from remit_credential_broker.vault import Secrets
 
 if TYPE_CHECKING:
     import asyncio
 
     from remit_chassis.eventstore.store import EventStore
+    from remit_chassis.keyring import UserKeys
 
-
-class Secrets(Protocol):
-    """Where a connection's secret is kept; see VaultFile."""
-
-    def get_secret(self, tenant: str, owner: str, name: str) -> bytes:
-        """Raises Absent."""
+MAX_REASON_CHARACTERS: Final = 500
 
 
 class Leasing:
-    """Issues leases. `box` goes from the broker's key to the tool host's."""
+    """Issues leases for one broker. It issues none until `open` says from when on permits count."""
 
     def __init__(
         self,
         *,
-        verifier: PermitVerifier,
-        used: UsedPermits,
-        connections: Connections,
-        secrets: Secrets,
-        box: Box,
         store_of: Callable[[str], EventStore],
-        now: Callable[[], float] = time.time,
-        new_id: Callable[[], UUID] = uuid4,
+        user_keys: UserKeys,
+        book: ConnectionBook,
+        secrets: Secrets,
+        verifier: PermitVerifier,
+        box: ToolHostBox,
+        used: UsedPermits,
+        live: LiveLeases,
+        ttl_seconds: float,
+        clock: Callable[[], datetime],
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._verifier = verifier
-        self._used = used
-        self._connections = connections
-        self._secrets = secrets
-        self._box = box
         self._store_of = store_of
-        self._now = now
-        self._new_id = new_id
+        self._user_keys = user_keys
+        self._book = book
+        self._secrets = secrets
+        self._verifier = verifier
+        self._box = box
+        self._used = used
+        self._live = live
+        self._ttl_seconds = ttl_seconds
+        self._clock = clock
+        self._monotonic = monotonic
+        self._started_at: float | None = None
+        self._unrecorded: defaultdict[str, list[tuple[str, dict[str, Any]]]] = defaultdict(list)
+
+    def open(self, started_at: datetime) -> None:
+        """Issue leases from now on, against permits that were issued after `started_at`."""
+        self._started_at = started_at.timestamp()
 
     async def lease(self, payload: bytes, caller: Caller) -> bytes:
-        """A LeaseAnswer; a refusal is recorded before it is raised."""
+        """A LeaseRequest in, a LeaseAnswer out.
+
+        Raises LeaseRefused, recorded, and MalformedCommand or Unavailable.
+        """
         request = LeaseRequest.from_bytes(payload)
-        now = self._now()
+        if self._started_at is None:
+            raise Unavailable("the credential broker has not read its records yet", retry_after_seconds=1.0)
+        store = self._store_of(caller.tenant)
+        if store.fault or self._unrecorded.get(caller.tenant):
+            await self._make_good(caller.tenant, store)
         claims: PermitClaims | None = None
         try:
-            claims = self._verifier.verify(request.permit, now)
-            claims.require(tenant=caller.tenant, user=caller.user)
-            connection = self._connection(caller, request.connection, claims)
-            store = self._store_of(caller.tenant)
-            if store.fault:
-                raise Unavailable(f"leases cannot be recorded, so none is issued: {store.fault}")
-            secret = self._secrets.get_secret(caller.tenant, connection.owner, connection.name)
-            self._used.use(claims, now=now)
-        except Refusal as refusal:
-            await self._record_refusal(refusal, request.connection, claims, caller, now)
+            # Before anything is used up: without this key the lease could not be recorded, and an erased user has none.
+            if self._user_keys.cached(caller.tenant, caller.user) is None:
+                await self._user_keys.key(caller.tenant, caller.user)
+            now = self._clock()
+            claims = self._verified(request, caller, now.timestamp())
+            connection = self._connection(request, claims, caller)
+            lease_id = Lease.id_of(caller.tenant, claims.jti)
+            if not self._used.take(lease_id.hex, expires=claims.exp, now=now.timestamp()):
+                raise LeaseRefused("this permit was used before: it is good for one call", code=PERMIT_USED)
+            secret = await self._secrets.get(caller.tenant, connection.owner, connection.secret_id)
+            connection = self._connection(request, claims, caller)  # it may have been revoked while that was read
+        except Absent as gone:
+            reason = f"the credential of {request.connection} is gone: {gone.reason}"
+            refusal = LeaseRefused(reason, code=CONNECTION_ABSENT)
+            await self._record_refusal(store, refusal, request, claims, caller)
+            raise refusal from None
+        except LeaseRefused as refusal:
+            await self._record_refusal(store, refusal, request, claims, caller)
             raise
-        return self._issue(claims, connection, secret, store, now).to_bytes()
+        return self._issue(store, lease_id, claims, connection, secret, caller, now)
 
-    def _connection(self, caller: Caller, name: str, claims: PermitClaims) -> KnownConnection:
-        if f"{CONNECTION_SCOPE}{name}" not in claims.scopes:
-            raise LeaseRefused(f"the permit was not issued for the connection {name!r}", code=SCOPE_WIDENED)
-        connection = self._connections.usable(caller.tenant, caller.user, name)
+    def _verified(self, request: LeaseRequest, caller: Caller, now: float) -> PermitClaims:
+        try:
+            claims = self._verifier.verify(request.permit, now)
+        except PermitRefused as refused:
+            raise LeaseRefused(refused.reason, code=f"lease.{refused.refusal_code.replace('.', '_')}") from None
+        try:
+            claims.require(tenant=caller.tenant, user=caller.user, run=request.run, tool=request.tool)
+        except PermitRefused as refused:
+            raise LeaseRefused(refused.reason, code=PERMIT_MISMATCH) from None
+        if self._started_at is None or claims.iat <= self._started_at:
+            reason = "the permit is older than the credential broker's start: ask for a new decision"
+            raise LeaseRefused(reason, code=PERMIT_BEFORE_START)
+        if claims.exp - claims.iat > TTL_SECONDS + 1e-3:  # used ids are forgotten by what a permit's life can be
+            raise LeaseRefused(f"the permit lives longer than {TTL_SECONDS:.0f} s", code=PERMIT_EXPIRED)
+        return claims
+
+    def _connection(self, request: LeaseRequest, claims: PermitClaims, caller: Caller) -> Connection:
+        connection = self._book.find(caller.tenant, caller.user, request.connection)
         if connection is None:
             raise LeaseRefused(
-                f"connect first: `remit connections add {name} --kind bearer --secret-file FILE --host HOST:PORT`",
+                f"{request.tool} needs the connection {request.connection}. Connect first: "
+                f"remit connections add {request.connection} --kind bearer --host HOST:PORT --secret-file FILE",
                 code=CONNECTION_ABSENT,
             )
         if not connection.active:
-            raise LeaseRefused(f"the connection {name!r} was revoked: add it again", code=CONNECTION_REVOKED)
-        asked = {scope for scope in claims.scopes if not scope.startswith(CONNECTION_SCOPE)}
-        if wider := sorted(asked.difference(connection.scopes)):
-            raise LeaseRefused(f"the connection {name!r} does not reach {', '.join(wider)}", code=SCOPE_WIDENED)
+            raise LeaseRefused(
+                f"the connection {request.connection} was revoked: remit connections add {request.connection} ...",
+                code=CONNECTION_REVOKED,
+            )
+        if wider := sorted(set(claims.scopes) - set(connection.scopes)):
+            raise LeaseRefused(
+                f"the connection {request.connection} does not reach as far as {', '.join(wider)[:200]}",
+                code=SCOPE_WIDENED,
+            )
         return connection
 
     def _issue(
-        self, claims: PermitClaims, connection: KnownConnection, secret: bytes, store: EventStore, now: float
-    ) -> LeaseAnswer:
-        lease_id = self._new_id()
+        self,
+        store: EventStore,
+        lease_id: UUID,
+        claims: PermitClaims,
+        connection: Connection,
+        secret: bytes,
+        caller: Caller,
+        now: datetime,
+    ) -> bytes:
+        expires_at = now + timedelta(seconds=self._ttl_seconds)
         content = LeaseContent(
             lease=lease_id.hex,
-            secret=secret.decode(),
-            tenant=claims.tenant,
-            user=claims.user,
+            secret=secret.decode("ascii"),
+            tenant=caller.tenant,
+            user=caller.user,
             session=claims.session,
             run=claims.run,
             ordinal=claims.ordinal,
             tool=claims.tool,
             connection=connection.name,
             hosts=connection.hosts,
-            scopes=tuple(scope for scope in claims.scopes if not scope.startswith(CONNECTION_SCOPE)),
+            scopes=claims.scopes,
             jti=claims.jti,
-            expires_at=now + TTL_SECONDS,
+            expires_at=expires_at.timestamp(),
         )
-        issued = Lease.issue(
-            lease_id=lease_id,
-            connection=connection.name,
-            owner=connection.owner,
-            tool=claims.tool,
-            run=claims.run,
-            ordinal=claims.ordinal,
-            session=claims.session,
-            jti=claims.jti,
-            expires_at=content.expires_at,
-            at=datetime.fromtimestamp(now, UTC),
+        sealed = self._box.seal(content.to_bytes())
+        facts: dict[str, Any] = {
+            "lease_id": lease_id,
+            "jti": claims.jti,
+            "session": claims.session,
+            "run": claims.run,
+            "ordinal": claims.ordinal,
+            "tool": claims.tool,
+            "connection": connection.name,
+            "connection_id": connection.id.hex,
+            "scopes": claims.scopes,
+            "ttl_seconds": self._ttl_seconds,
+            "at": now,
+        }
+        recorded = store.save_later(Lease.issue(**facts), user=caller.user)
+        recorded.add_done_callback(partial(self._recorded, caller, facts))
+        until = self._monotonic() + self._ttl_seconds
+        self._live.add(LiveLease(lease_id, caller.tenant, caller.user, connection.id, until, recorded))
+        return LeaseAnswer(lease_id=lease_id.hex, sealed=sealed, expires_at=expires_at).to_bytes()
+
+    # -- what is recorded ------------------------------------------------------------------------------------------
+
+    def _recorded(self, caller: Caller, facts: dict[str, Any], recorded: asyncio.Future[int]) -> None:
+        if recorded.cancelled() or recorded.exception() is None:
+            return
+        structlog.get_logger().error(
+            "lease.unrecorded", lease_id=facts["lease_id"].hex, tenant=caller.tenant, fault=str(recorded.exception())
         )
-        # Not waited for: the effect's own authorisation is, by the tool gate, and a lost use is covered by UsedPermits.
-        store.save_later(issued, user=claims.user).add_done_callback(_note_failure)
-        sealed = b64encode(bytes(self._box.encrypt(content.to_bytes()))).decode()
-        return LeaseAnswer(lease_id=lease_id.hex, sealed=sealed, expires_at=content.expires_at)
+        self._unrecorded[caller.tenant].append((caller.user, facts))
+
+    async def _make_good(self, tenant: str, store: EventStore) -> None:
+        """Store what could not be stored; raises Unavailable while that still fails, so that no lease is issued."""
+        if store.fault:
+            await store.probe()
+        waiting = self._unrecorded.pop(tenant, [])
+        while waiting:
+            user, facts = waiting[-1]
+            try:
+                await store.save(Lease.issue(**facts), user=user)
+            except Conflict:  # it was stored after all
+                pass
+            except Absent:
+                structlog.get_logger().error("lease.unrecordable", lease_id=facts["lease_id"].hex, tenant=tenant)
+            except BaseException:
+                self._unrecorded[tenant].extend(waiting)
+                raise
+            waiting.pop()
+
+    async def make_all_good(self) -> None:
+        """Before the end: what is still unrecorded, as far as the stores take it."""
+        for tenant in list(self._unrecorded):
+            try:
+                await self._make_good(tenant, self._store_of(tenant))
+            except Refusal as fault:
+                structlog.get_logger().error("lease.unrecorded_at_stop", tenant=tenant, fault=fault.reason)
 
     async def _record_refusal(
-        self, refusal: Refusal, connection: str, claims: PermitClaims | None, caller: Caller, now: float
+        self,
+        store: EventStore,
+        refusal: LeaseRefused,
+        request: LeaseRequest,
+        claims: PermitClaims | None,
+        caller: Caller,
     ) -> None:
-        recorded = LeaseRefusal.record(
-            refusal_id=self._new_id(),
-            connection=connection,
+        """On disk before it is answered, where it can be: the answer is no either way."""
+        record = LeaseRefusal.record(
             code=refusal.refusal_code,
-            reason=refusal.reason,
-            jti=claims.jti if claims else "",
-            run=claims.run if claims else "",
-            at=datetime.fromtimestamp(now, UTC),
+            reason=refusal.reason[:MAX_REASON_CHARACTERS],
+            jti=claims.jti if claims else None,
+            run=request.run,
+            tool=request.tool,
+            connection=request.connection,
+            at=self._clock(),
         )
         try:
-            await self._store_of(caller.tenant).save(recorded, user=caller.user)
-        except Refusal as fault:  # refused it stays, and said in the log: there is nothing left to refuse with
-            structlog.get_logger().error("lease.refusal_not_recorded", code=refusal.refusal_code, fault=fault.reason)
+            await store.save(record, user=caller.user)
+        except Refusal as fault:
+            structlog.get_logger().error(
+                "lease.refusal_unrecorded", code=refusal.refusal_code, tenant=caller.tenant, fault=fault.reason
+            )
 
+    # -- ending ----------------------------------------------------------------------------------------------------
 
-def _note_failure(saved: asyncio.Future[int]) -> None:
-    if not saved.cancelled() and (fault := saved.exception()):
-        structlog.get_logger().error("lease.not_recorded", fault=str(fault))
+    async def revoke_on(self, tenant: str, connection_id: UUID) -> None:
+        """End every lease on a connection: what is under way at the tool host ends by its expiry."""
+        store = self._store_of(tenant)
+        for ended in self._live.take_of(connection_id):
+            try:
+                await ended.recorded
+                lease = await store.load(Lease, ended.lease_id)
+                lease.revoke(reason="the connection was revoked", at=self._clock())
+                await store.save(lease, user=ended.user)
+            except Refusal as fault:
+                structlog.get_logger().error(
+                    "lease.revocation_unrecorded", lease_id=ended.lease_id.hex, tenant=tenant, fault=fault.reason
+                )

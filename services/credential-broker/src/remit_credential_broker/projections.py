@@ -1,71 +1,66 @@
-"""What the broker knows without reading: connections by owner and name. Rebuilt from event one."""
+"""Which connections there are: every aggregate kept warm, and found by name. Rebuilt from event one at start."""
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any, NamedTuple
+from collections import defaultdict
+from collections.abc import Iterator
+from uuid import UUID
 
-from remit_contracts.connections import ConnectionRow, Status
 from remit_contracts.identity import SYSTEM_USER
+from remit_credential_broker.domain import Connection
 
 
-class KnownConnection(NamedTuple):
-    """A connection as its events leave it."""
-
-    tenant: str
-    owner: str
-    name: str
-    kind: str
-    hosts: tuple[str, ...]
-    scopes: tuple[str, ...]
-    active: bool
-    added_at: datetime
-
-    @property
-    def row(self) -> ConnectionRow:
-        """For people."""
-        status: Status = "active" if self.active else "revoked"
-        return ConnectionRow(
-            name=self.name,
-            kind=self.kind,
-            hosts=self.hosts,
-            scopes=self.scopes,
-            shared=self.owner == SYSTEM_USER,
-            status=status,
-            added_at=self.added_at.isoformat(),
-        )
-
-
-class Connections:
-    """Every tenant's."""
+class ConnectionBook:
+    """All tenants' connections, those that are revoked included. Whoever changes one puts it in again."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, str, str], KnownConnection] = {}
+        self._latest: dict[tuple[str, str, str], Connection] = {}
+        self._generations: defaultdict[tuple[str, str, str], set[UUID]] = defaultdict(set)
+        self._own_active: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self._names: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
 
-    def put(self, aggregate: Any) -> None:
-        """Take over an aggregate's state."""
-        self._known[aggregate.tenant, aggregate.owner, aggregate.name] = KnownConnection(
-            aggregate.tenant,
-            aggregate.owner,
-            aggregate.name,
-            aggregate.kind,
-            aggregate.hosts,
-            aggregate.scopes,
-            aggregate.active,
-            aggregate.created_on,
-        )
+    def put(self, tenant: str, connection: Connection) -> None:
+        """Know this connection as it is now; an older one of the same owner and name is behind it for ever."""
+        place = (tenant, connection.owner, connection.name)
+        before = self._latest.get(place)
+        change = int(connection.active) - int(before is not None and before.active)
+        if connection.owner != SYSTEM_USER:
+            self._own_active[tenant, connection.name] += change
+        self._latest[place] = connection
+        self._generations[place].add(connection.id)
+        self._names[tenant, connection.owner].add(connection.name)
 
-    def owned(self, tenant: str, owner: str, name: str) -> KnownConnection | None:
-        """That owner's connection of the name, revoked or not."""
-        return self._known.get((tenant, owner, name))
+    def find(self, tenant: str, user: str, name: str) -> Connection | None:
+        """The user's own of that name, else the tenant's; a revoked one only where there is no active one.
 
-    def usable(self, tenant: str, user: str, name: str) -> KnownConnection | None:
-        """The user's own when there is one, else the tenant's shared one: never anybody else's."""
-        return self.owned(tenant, user, name) or self.owned(tenant, SYSTEM_USER, name)
+        An own and a shared one are never active under one name (`taken`), so this is no fallback to somebody else's.
+        """
+        own = self._latest.get((tenant, user, name))
+        if own is not None and own.active:
+            return own
+        shared = self._latest.get((tenant, SYSTEM_USER, name))
+        return shared if shared is not None and (shared.active or own is None) else own
 
-    def of(self, tenant: str, user: str) -> list[KnownConnection]:
-        """The user's own and the tenant's shared ones, by name."""
-        found = [
-            known for known in self._known.values() if known.tenant == tenant and known.owner in (user, SYSTEM_USER)
-        ]
-        return sorted(found, key=lambda known: (known.name, known.owner))
+    def taken(self, tenant: str, owner: str, name: str) -> str | None:
+        """Who keeps `owner` from adding one of that name: `you`, `the tenant` or `somebody`; None when nobody does."""
+        if self._is_active(tenant, owner, name):
+            return "the tenant" if owner == SYSTEM_USER else "you"
+        if owner == SYSTEM_USER:
+            return "somebody" if self._own_active.get((tenant, name)) else None
+        return "the tenant" if self._is_active(tenant, SYSTEM_USER, name) else None
+
+    def next_generation(self, tenant: str, owner: str, name: str) -> int:
+        """See `Connection.id_of`."""
+        return len(self._generations.get((tenant, owner, name), ())) + 1
+
+    def of_user(self, tenant: str, user: str) -> Iterator[Connection]:
+        """One's own and the shared ones, by name."""
+        owners = sorted({user, SYSTEM_USER}, key=lambda owner: owner == SYSTEM_USER)
+        for name in sorted(set().union(*(self._names.get((tenant, owner), set()) for owner in owners))):
+            for owner in owners:
+                if connection := self._latest.get((tenant, owner, name)):
+                    yield connection
+
+    def _is_active(self, tenant: str, owner: str, name: str) -> bool:
+        connection = self._latest.get((tenant, owner, name))
+        return connection is not None and connection.active

@@ -73,6 +73,7 @@ class Secrets:
         self._vault = vault
         self._monotonic = monotonic
         self._kept: OrderedDict[tuple[str, str, str], tuple[bytes, float]] = OrderedDict()
+        self._reading: dict[tuple[str, str, str], object] = {}
 
     async def get(self, tenant: str, owner: str, name: str) -> bytes:
         """Raises Absent when there is none, or its owner was erased."""
@@ -80,19 +81,29 @@ class Secrets:
         kept = self._kept.get(place)
         if kept is not None and kept[1] > self._monotonic():
             return kept[0]
-        secret = await asyncio.to_thread(self._vault.get_secret, tenant, owner, name)
-        self._kept[place] = (secret, self._monotonic() + CACHE_SECONDS)
-        self._kept.move_to_end(place)
-        if len(self._kept) > CACHE_ENTRIES:
-            self._kept.popitem(last=False)
+        mine = self._reading[place] = object()
+        try:
+            secret = await asyncio.to_thread(self._vault.get_secret, tenant, owner, name)
+            if self._reading.get(place) is mine:  # else it was destroyed meanwhile
+                self._keep(place, secret)
+        finally:
+            if self._reading.get(place) is mine:
+                del self._reading[place]
         return secret
+
+    def _keep(self, place: tuple[str, str, str], secret: bytes) -> None:
+        now = self._monotonic()
+        self._kept[place] = (secret, now + CACHE_SECONDS)
+        self._kept.move_to_end(place)
+        while len(self._kept) > CACHE_ENTRIES or next(iter(self._kept.values()))[1] <= now:
+            self._kept.popitem(last=False)
 
     async def put(self, tenant: str, owner: str, name: str, secret: bytes) -> None:
         """Durable on return."""
         await asyncio.to_thread(self._vault.put_secret, tenant, owner, name, secret)
 
     async def destroy(self, tenant: str, owner: str, name: str) -> None:
-        """Gone from disk and memory on return."""
+        """Gone from memory at once, and from disk on return."""
+        self._reading.pop((tenant, owner, name), None)
         self._kept.pop((tenant, owner, name), None)
         await asyncio.to_thread(self._vault.delete_secret, tenant, owner, name)
-        self._kept.pop((tenant, owner, name), None)  # what was being read meanwhile

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import orjson
 from opa_client import AsyncOpaClient
-from opa_client.errors import ConnectionsError
+from opa_client.errors import ConnectionsError, RegoParseError
 
 from remit_contracts.identity import label
 from remit_policy.engine import (
@@ -40,7 +40,14 @@ class OpaEngine:
 
     name = "opa"
 
-    def __init__(self, url: str, *, token: str | None = None, deadline_seconds: float = DEADLINE_SECONDS) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        deadline_seconds: float = DEADLINE_SECONDS,
+        load_seconds: float = LOAD_SECONDS,
+    ) -> None:
         address = urlsplit(url)
         if address.scheme not in ("http", "https") or not address.hostname:
             raise ValueError(f"{url!r} is no OPA address: use http://HOST:PORT")
@@ -53,7 +60,8 @@ class OpaEngine:
             "retries": 0,
         }
         self._asking = AsyncOpaClient(**options, timeout=deadline_seconds)
-        self._loading = AsyncOpaClient(**options, timeout=LOAD_SECONDS)
+        self._loading = AsyncOpaClient(**options, timeout=load_seconds)
+        self._load_seconds = load_seconds
         self._policies = Policies({})
         self._documents: dict[str, bytes] = {}
         self._changing = asyncio.Lock()
@@ -62,7 +70,7 @@ class OpaEngine:
         """Wait for the server and push all of it; raises EngineUnreachable, or EngineFailed with compile errors."""
         await self._asking.__aenter__()
         await self._loading.__aenter__()
-        if not await _answers(self._loading):
+        if not await _answers(self._loading, self._load_seconds):
             raise EngineUnreachable(f"OPA at {self._url} does not answer: start it, or choose the embedded engine")
         self._policies, self._documents = policies, dict(data)
         await self._push()
@@ -78,7 +86,10 @@ class OpaEngine:
         if len(input_json) > MAX_INPUT_BYTES:
             raise EngineFailed(f"the input must have at most {MAX_INPUT_BYTES} bytes")
         question = orjson.loads(input_json)
-        answer = await self._query(question)
+        try:
+            answer = await self._query(question)
+        except EngineUnreachable:  # perhaps a kept connection that the server has closed: a new one is tried once
+            answer = await self._query(question)
         if "result" not in answer:
             await self._push()
             answer = await self._query(question)
@@ -121,9 +132,9 @@ class OpaEngine:
             raise _failure(fault, self._url) from fault
 
 
-async def _answers(client: AsyncOpaClient) -> bool:
+async def _answers(client: AsyncOpaClient, within_seconds: float) -> bool:
     try:
-        return bool(await client.wait_for_ready(timeout=LOAD_SECONDS, interval=0.05))
+        return bool(await client.wait_for_ready(timeout=within_seconds, interval=0.05))
     except ConnectionsError:
         return False
 
@@ -131,6 +142,8 @@ async def _answers(client: AsyncOpaClient) -> bool:
 def _failure(fault: Exception, url: str) -> EngineError:
     if isinstance(fault, TimeoutError):
         return EngineTimeout("OPA did not answer in time")
-    if isinstance(fault, OSError):
-        return EngineUnreachable(f"OPA at {url}: {fault}")
-    return EngineFailed(f"{type(fault).__name__}: {fault}")
+    if isinstance(fault, (RegoParseError, ValueError)) or hasattr(
+        fault, "status"
+    ):  # a refusal, bad JSON, an HTTP error
+        return EngineFailed(f"{type(fault).__name__}: {fault}")
+    return EngineUnreachable(f"OPA at {url}: {type(fault).__name__}: {fault}")

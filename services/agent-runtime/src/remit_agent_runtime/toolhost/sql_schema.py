@@ -29,10 +29,12 @@ class View(NamedTuple):
 
 
 class SourceSchema(NamedTuple):
-    """Virtual tables, shadow tables and SQLite's own tables are not part of it: nothing can be withheld from them."""
+    """`others` are the names that are never offered, because nothing can be withheld from what they hold: virtual tables
+    and their shadow tables, and views that do not work."""
 
     tables: tuple[Table, ...]
     views: tuple[View, ...]
+    others: tuple[str, ...] = ()
 
     def told(self) -> str:
         """For a model: `flights(year, month, ...), airlines(carrier, name)`."""
@@ -58,27 +60,27 @@ def read_schema(source: Path) -> SourceSchema:
 @lru_cache(maxsize=256)
 def _read(source: Path, changed_ns: int, size_bytes: int) -> SourceSchema:
     del changed_ns, size_bytes  # they are the version in the cache's key
-    with closing(sqlite3.connect(uri_of(source), uri=True)) as connection:
+    with closing(sqlite3.connect("file::memory:", uri=True)) as connection:
         connection.execute("PRAGMA trusted_schema = OFF")
-        kinds = {row[1]: row[2] for row in connection.execute("PRAGMA main.table_list") if row[0] == "main"}
-        tables = tuple(_table(connection, name) for name in sorted(kinds) if kinds[name] == "table" and _ours(name))
-        statements = connection.execute("SELECT name, sql FROM main.sqlite_master WHERE type = 'view'").fetchall()
-        views = tuple(_view(connection, name, sql) for name, sql in sorted(statements) if _ours(name) and sql)
-    return SourceSchema(tables, tuple(view for view in views if view is not None))
-
-
-def _ours(name: str) -> bool:
-    return not name.lower().startswith("sqlite_")
+        # Attached, as for a statement: a source whose views name `main.` cannot be, and is refused here and not later.
+        connection.execute("ATTACH ? AS source", (uri_of(source),))
+        listed = [row for row in connection.execute("PRAGMA source.table_list") if row[0] == "source"]
+        kinds = {row[1]: row[2] for row in listed if not row[1].lower().startswith("sqlite_")}
+        tables = tuple(_table(connection, name) for name in sorted(kinds) if kinds[name] == "table")
+        statements = connection.execute("SELECT name, sql FROM source.sqlite_master WHERE type = 'view'").fetchall()
+        views = tuple(filter(None, (_view(connection, name, sql) for name, sql in sorted(statements) if sql)))
+    offered = {table.name for table in tables} | {view.name for view in views}
+    return SourceSchema(tables, views, tuple(sorted(set(kinds) - offered)))
 
 
 def _table(connection: sqlite3.Connection, name: str) -> Table:
-    rows = connection.execute("SELECT name, hidden FROM pragma_table_xinfo(?, 'main')", (name,)).fetchall()
+    rows = connection.execute("SELECT name, hidden FROM pragma_table_xinfo(?, 'source')", (name,)).fetchall()
     return Table(name, tuple(row[0] for row in rows), frozenset(row[0] for row in rows if row[1]))
 
 
 def _view(connection: sqlite3.Connection, name: str, statement: str) -> View | None:
     try:
-        rows = connection.execute("SELECT name FROM pragma_table_xinfo(?, 'main')", (name,)).fetchall()
+        rows = connection.execute("SELECT name FROM pragma_table_xinfo(?, 'source')", (name,)).fetchall()
     except sqlite3.Error:  # it names a table that is gone: the view answers nothing, so it is not offered
         return None
     return View(name, tuple(row[0] for row in rows), statement)

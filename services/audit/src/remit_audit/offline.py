@@ -1,0 +1,201 @@
+"""Trails and checks on the files of a stopped home: `trail-show`, `trail-verify`, `audit-check`.
+
+Each takes the home directory and returns a plain dict in the shape of `remit_contracts.trails`. Nothing is written, no service and
+no bus is needed. Whatever the files hold, damage is reported and never a crash.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any, Final
+
+from remit_audit.application import fitting, shown
+from remit_audit.check import RUNTIME, TenantCheck
+from remit_audit.findings import Finding
+from remit_audit.ledger_file import damage
+from remit_audit.ledger_reader import CHUNK, LedgerReader
+from remit_audit.states import open_state
+from remit_audit.verification import Verdict, verify_user
+from remit_chassis.permits import PermitVerifier
+from remit_chassis.settings import read_hex_secret
+from remit_chassis.vaultfile import VaultFile, load_master_key
+from remit_contracts.directory import USER_ID_PREFIX
+from remit_contracts.errors import Absent, MalformedIdentifier, Refusal, Tampered, Unavailable
+from remit_contracts.events import Envelope
+from remit_contracts.identity import SYSTEM_USER, is_label, label
+from remit_contracts.trails import AuditReport, TrailPage, TrailVerified
+
+NOTES: Final = (
+    "The files of the bus (nats/) were not looked at: the stream's copy is compared while the platform runs.",
+    "A ledger that was rolled back together with its checkpoint file shows only against a copy kept elsewhere.",
+)
+_REGISTERED = "auth.User.Registered"
+
+
+class StoppedHome:
+    """What these commands read of a home. `vault` is None when it cannot be opened, and `vault_fault` says why."""
+
+    def __init__(self, home: Path) -> None:
+        self.stores = home / "store"
+        self.ledgers = home / "ledger"
+        if not (self.ledgers.is_dir() and (home / "public").is_dir()):
+            raise Absent(f"{home} is no Remit home: it has no ledger and no public keys")
+        try:
+            self.ledger_key = read_hex_secret(home / "public" / "ledger.pub")
+            self.permits = PermitVerifier(read_hex_secret(home / "public" / "permit.pub"))
+        except ValueError as fault:
+            raise Tampered(str(fault)) from None
+        self.vault: VaultFile | None = None
+        self.vault_fault = ""
+        try:
+            master = load_master_key(home / "secrets" / "master.key")
+            self.vault = VaultFile(home / "vault" / "vault.sqlite", master, read_only=True)
+        except (OSError, ValueError, sqlite3.Error) as fault:
+            self.vault_fault = str(fault)
+
+    def tenants(self) -> list[str]:
+        """Tenants that have a ledger or a store."""
+        found = {path.stem for path in [*self.ledgers.glob("*.sqlite"), *self.stores.glob("*/*.sqlite")]}
+        found |= {path.stem for path in self.ledgers.glob("*.checkpoint")}
+        return sorted(filter(is_label, found))
+
+    def ledger(self, tenant: str) -> LedgerReader:
+        """A tenant's ledger; raises Absent or Tampered."""
+        return LedgerReader(self.ledgers / f"{tenant}.sqlite", tenant, stopped=True)
+
+    def key(self, tenant: str, user: str) -> bytes | None:
+        """A user's data key, None when it is destroyed; raises Absent when the vault has none, Tampered, Unavailable."""
+        if self.vault is None:
+            raise Unavailable(f"the vault cannot be opened: {self.vault_fault}")
+        try:
+            return self.vault.user_key(tenant, user)
+        except Absent as absent:
+            if absent.refusal_code == "absent.erased":
+                return None
+            raise
+        except (sqlite3.Error, UnicodeDecodeError, TypeError, ValueError) as fault:
+            raise Tampered(f"the vault is damaged: {fault}", code="tampered.vault") from None
+
+    def close(self) -> None:
+        """Let the vault go."""
+        if self.vault:
+            self.vault.close()
+
+
+def trail_show(home: Path, who: str, *, after: int | None = None, limit: int = 100) -> dict[str, Any]:
+    """A page of the trail of `who` (TENANT/HANDLE or TENANT/USER_ID) as a TrailPage; raises Absent, Tampered, Unavailable."""
+    files = StoppedHome(home)
+    try:
+        tenant, reader, user = _trail_of(files, who)
+        found = reader.of_user(user, -1 if after is None else after, limit + 1)
+        page = fitting(found[:limit])
+        key = files.key(tenant, user) if page else None
+        answer = TrailPage(
+            entries=[shown(entry, key) for entry in page],
+            next=page[-1].index if len(page) < len(found) else None,
+            checkpoint=reader.note(),
+        )
+        reader.close()
+    finally:
+        files.close()
+    return answer.model_dump(mode="json")
+
+
+def trail_verify(home: Path, who: str) -> dict[str, Any]:
+    """Recompute the trail of `who`, as a TrailVerified; raises Absent and Unavailable. A ledger that cannot be read is a fault."""
+    files = StoppedHome(home)
+    try:
+        _, reader, user = _trail_of(files, who)
+        verdict = verify_user(reader, user, files.ledger_key)
+        for reason in damage(reader.db, reader.path):
+            verdict.add(Finding("ledger", "file.damaged", f"{reader.path.name}: {reason}"))
+        reader.close()
+    except Tampered as fault:
+        verdict = Verdict(findings=[Finding("ledger", "file.damaged", fault.reason)])
+    finally:
+        files.close()
+    answer = TrailVerified(
+        ok=verdict.ok,
+        entries=verdict.entries,
+        checkpoint=verdict.note,
+        faults=[finding.fault() for finding in verdict.findings],
+    )
+    return answer.model_dump(mode="json")
+
+
+def audit_check(home: Path) -> dict[str, Any]:
+    """Compare stores, ledgers and permits of every tenant, as an AuditReport; raises Absent when `home` is none."""
+    files = StoppedHome(home)
+    try:
+        notes = [*NOTES, *([f"Permits were not checked: {files.vault_fault}"] if files.vault is None else [])]
+        checks = [_check(files, tenant) for tenant in files.tenants()]
+    finally:
+        files.close()
+    report = AuditReport(
+        ok=not any(check.findings for check in checks), tenants=[check.report() for check in checks], notes=notes
+    )
+    return report.model_dump(mode="json")
+
+
+def _check(files: StoppedHome, tenant: str) -> TenantCheck:
+    check = TenantCheck(tenant)
+    try:
+        reader = files.ledger(tenant)
+    except Absent:
+        check.check_stores(files.stores, None, stopped=True)
+        check.require_ledger(files.ledgers / f"{tenant}.sqlite")
+        return check
+    except Refusal as refusal:
+        check.add([Finding("ledger", "file.damaged", refusal.reason)])
+        check.check_stores(files.stores, None, stopped=True)
+        return check
+    try:
+        check.check_ledger(reader, files.ledger_key)
+        check.check_stores(files.stores, reader, stopped=True)
+        if files.vault:
+            check.check_effects(reader, files.permits, _keys(files, check, reader))
+    finally:
+        reader.close()
+    return check
+
+
+def _keys(files: StoppedHome, check: TenantCheck, reader: LedgerReader) -> dict[str, bytes | None]:
+    """The keys of everybody whose runs are to be checked; what the vault cannot give is a fault."""
+    keys = {}
+    try:
+        users = reader.users_of(RUNTIME)
+    except Refusal as refusal:
+        check.add([Finding("ledger", "file.damaged", refusal.reason)])
+        return {}
+    for user in users:
+        try:
+            keys[user] = files.key(check.tenant, user)
+        except Refusal as refusal:
+            check.add([Finding("vault", "key.unreadable", f"the key of {check.tenant}/{user}: {refusal.reason}")])
+    return keys
+
+
+def _trail_of(files: StoppedHome, who: str) -> tuple[str, LedgerReader, str]:
+    tenant, slash, name = who.partition("/")
+    if not slash:
+        raise MalformedIdentifier(kind="user (TENANT/HANDLE or TENANT/USER_ID)", value=who)
+    reader = files.ledger(label(tenant, kind="tenant"))
+    label(name, kind="handle or user id")
+    if name.startswith(USER_ID_PREFIX) or name == SYSTEM_USER:
+        return tenant, reader, name
+    after = -1
+    while page := reader.following(after, CHUNK):
+        for entry in page:
+            if entry.envelope.topic == _REGISTERED and _handle_in(files, entry.envelope) == name:
+                return tenant, reader, entry.envelope.user
+        after = page[-1].index
+    raise Absent(f"the ledger of {tenant} knows nobody with the handle {name}")
+
+
+def _handle_in(files: StoppedHome, envelope: Envelope) -> str | None:
+    try:
+        key = files.key(envelope.tenant, envelope.user)
+        return None if key is None else open_state(envelope, key).get("handle")
+    except (Absent, Tampered):
+        return None

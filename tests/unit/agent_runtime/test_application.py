@@ -1,0 +1,388 @@
+"""What users ask of runs, over the real store, queue, worker and loop; the work queue stands in this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from unit.agent_runtime.world import DESK, DOCS, SQL, TENANT, USER, World, kinds, script
+
+from remit_agent_runtime.agents import AgentFolder, AgentInvalid
+from remit_agent_runtime.application import Runs
+from remit_agent_runtime.fairness import FairGate
+from remit_agent_runtime.models import Models
+from remit_agent_runtime.queue import RunQueue
+from remit_agent_runtime.sweep import Sweep
+from remit_agent_runtime.tool_host_client import ToolCall, ToolOutcome
+from remit_agent_runtime.worker import Cancellation
+from remit_contracts.errors import Absent, Conflict, Denied, Overloaded, Unavailable
+from remit_contracts.identity import Caller
+from remit_contracts.runs import StartRun
+
+ME = Caller(TENANT, USER, "s-1")
+OTHER = Caller(TENANT, "u-other", "s-2")
+PROMPT = script(("sql", {"sql": "SELECT 1"}))
+
+
+class JobsInProcess:
+    """The work queue without a bus: a job goes straight to the queue, unless `away`."""
+
+    def __init__(self, queue: RunQueue) -> None:
+        self.queue = queue
+        self.away = False
+        self.published: list[UUID] = []
+
+    async def publish(self, tenant: str, user: str, agent: str, run_id: UUID) -> None:
+        if self.away:
+            raise Unavailable("the work queue did not take the job")
+        self.published.append(run_id)
+        self.queue.put(tenant, user, run_id)
+
+
+class Runtime:
+    """Everything behind the handlers."""
+
+    def __init__(
+        self, world: World, home: Path, *, limit: int = 100, limit_per_user: int = 50, at_once: int = 4
+    ) -> None:
+        self.world = world
+        self.queue = RunQueue(
+            work=world.worker.work,
+            turns=FairGate(in_flight=at_once, in_flight_per_user=at_once),
+            limit=limit,
+            limit_per_user=limit_per_user,
+        )
+        self.jobs = JobsInProcess(self.queue)
+        agents = home / "agents" / TENANT
+        agents.mkdir(parents=True, exist_ok=True)
+        (agents / "analyst.yaml").write_text("name: analyst\nmodel: scripted\ntools: [sql, docs]\n")
+        self.runs = Runs(
+            stores=world,
+            queue=self.queue,
+            jobs=self.jobs,
+            agents=AgentFolder(home / "agents"),
+            catalog=self,
+            models=Models({}),
+            ask=world.services.ask,
+            clock=world.clock,
+            announce=world.note,
+        )
+
+    def descriptors(self, tenant: str) -> list[Any]:
+        return [SQL, DOCS, DESK]
+
+    async def start(self, prompt: str = PROMPT, *, caller: Caller = ME, agent: str = "analyst", **fields: Any) -> Any:
+        return await self.runs.start(StartRun(agent=agent, prompt=prompt, **fields), caller)
+
+    async def ended(self, run_id: str, caller: Caller = ME) -> Any:
+        """The run's view once it has ended."""
+        async with asyncio.timeout(20):
+            while UUID(hex=run_id) in self.queue:
+                await asyncio.sleep(0.005)
+        return await self.runs.show(run_id, caller)
+
+
+@pytest.fixture
+async def runtime(world: World, tmp_path: Path) -> AsyncIterator[Runtime]:
+    made = Runtime(world, tmp_path)
+    yield made
+    await made.queue.close()
+
+
+def hang_in(world: World) -> asyncio.Event:
+    """Tools never answer; the event says that one was called."""
+    reached = asyncio.Event()
+
+    async def hang(call: ToolCall) -> ToolOutcome:
+        reached.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    world.host.answers["sql"] = hang
+    return reached
+
+
+async def test_an_accepted_run_is_on_disk_with_its_decision_and_bindings_before_the_answer(runtime: Runtime) -> None:
+    hang_in(runtime.world)
+    started = await runtime.start()
+    accepted = (await runtime.world.events())[0]
+    assert (started.status, accepted.originator_id.hex) == ("accepted", started.run_id)
+    assert accepted.decision["decision_id"] == "d-1"
+    assert accepted.bindings["tools"] == {"sql": SQL.digest, "docs": DOCS.digest}
+    assert accepted.bindings["model"] == "scripted"
+    assert len(accepted.bindings["agent_digest"]) == 64
+    assert accepted.agent["tools"] == ["sql", "docs"]
+    assert (accepted.user, accepted.session) == (USER, "s-1")
+
+
+async def test_a_run_completes_and_its_view_shows_each_step(runtime: Runtime) -> None:
+    runtime.world.host.answers["sql"] = ToolOutcome(
+        ok=True,
+        content={"columns": ["n"], "rows": [[3]]},
+        withheld={"fields": ["tailnum"], "rows_cut": 2},
+        cpu_seconds=0.5,
+    )
+    view = await runtime.ended((await runtime.start()).run_id)
+    assert (view.status, view.error) == ("completed", None)
+    assert view.answer.startswith("done: n\n-\n3")
+    assert [(step.type, step.outcome) for step in view.steps] == [
+        ("model", "answered"),
+        ("tool", "completed"),
+        ("model", "answered"),
+    ]
+    assert view.withheld == {"sql": {"fields": ["tailnum"], "rows_cut": 2}}
+    assert (view.usage.model_calls, view.usage.tool_calls) == (2, 1)
+    assert b"permit" not in view.to_bytes()
+
+
+async def test_a_denied_invocation_is_denied_whether_or_not_the_agent_exists(runtime: Runtime) -> None:
+    runtime.world.services.denied = {"analyst": "no", "nobody": "no"}
+    answers = []
+    for agent in ("analyst", "nobody"):
+        with pytest.raises(Denied) as refused:
+            await runtime.start(agent=agent)
+        answers.append((refused.value.refusal_code, refused.value.reason))
+        assert refused.value.decision_id
+    assert answers[0] == answers[1]
+    assert await runtime.world.events() == []
+    assert len(runtime.queue) == 0
+
+
+async def test_an_agent_that_is_not_there_is_absent_and_leaves_nothing(runtime: Runtime) -> None:
+    with pytest.raises(Absent):
+        await runtime.start(agent="nobody")
+    assert (len(runtime.queue), await runtime.world.events()) == (0, [])
+
+
+async def test_an_agent_with_an_unknown_tool_is_refused(runtime: Runtime, tmp_path: Path) -> None:
+    (tmp_path / "agents" / TENANT / "broken.yaml").write_text("name: broken\ntools: [teleport]\n")
+    with pytest.raises(AgentInvalid, match="teleport"):
+        await runtime.start(agent="broken")
+    assert len(runtime.queue) == 0
+
+
+async def test_the_same_key_gives_the_same_run_and_another_request_is_a_conflict(runtime: Runtime) -> None:
+    first = await runtime.start(idempotency_key="k")
+    await runtime.ended(first.run_id)
+    again = await runtime.start(idempotency_key="k")
+    assert (again.run_id, again.status) == (first.run_id, "completed")
+    for change in ({"prompt": "another"}, {"session": "s-9"}):
+        with pytest.raises(Conflict) as refused:
+            await runtime.start(**{"prompt": PROMPT, **change}, idempotency_key="k")
+        assert refused.value.refusal_code == "conflict.idempotency_key"
+    assert len(runtime.world.host.calls) == 1
+
+
+async def test_the_same_key_sent_ten_times_at_once_is_one_run(runtime: Runtime) -> None:
+    started = await asyncio.gather(*(runtime.start(idempotency_key="k") for _ in range(10)))
+    assert len({answer.run_id for answer in started}) == 1
+    await runtime.ended(started[0].run_id)
+    assert kinds(await runtime.world.events()).count("Accepted") == 1
+    assert len(runtime.world.host.calls) == 1
+    assert len(runtime.queue) == 0
+
+
+async def test_the_same_key_of_another_user_is_another_run(runtime: Runtime) -> None:
+    mine = await runtime.start(idempotency_key="k")
+    theirs = await runtime.start(idempotency_key="k", caller=OTHER)
+    assert mine.run_id != theirs.run_id
+
+
+async def test_a_full_queue_refuses_loudly_and_takes_runs_again_when_one_has_ended(
+    world: World, tmp_path: Path
+) -> None:
+    runtime = Runtime(world, tmp_path, limit=3, limit_per_user=2)
+    reached = hang_in(world)
+    held = [await runtime.start() for _ in range(2)]
+    with pytest.raises(Overloaded, match="2 of your runs") as refused:
+        await runtime.start()
+    assert refused.value.retry_after_seconds
+    await runtime.start(caller=OTHER)
+    with pytest.raises(Overloaded, match="3 runs are waiting or running"):
+        await runtime.start(caller=Caller(TENANT, "u-third", "s"))
+    await reached.wait()
+    for each in held:
+        await runtime.runs.cancel(each.run_id, ME)
+    assert (await runtime.start()).status == "accepted"
+    await runtime.queue.close()
+
+
+async def test_a_run_is_worked_on_even_when_the_work_queue_is_away(runtime: Runtime) -> None:
+    runtime.jobs.away = True
+    view = await runtime.ended((await runtime.start()).run_id)
+    assert view.status == "completed"
+
+
+async def test_another_users_run_is_absent_without_a_permission_and_visible_with_it(runtime: Runtime) -> None:
+    started = await runtime.start()
+    await runtime.ended(started.run_id)
+    runtime.world.services.denied = {started.run_id: "no"}
+    refusals = []
+    for run_id in (started.run_id, "0" * 31 + "1"):
+        with pytest.raises(Absent) as refused:
+            await runtime.runs.show(run_id, OTHER)
+        refusals.append(refused.value.reason.replace(run_id, "ID"))
+        with pytest.raises(Absent):
+            await runtime.runs.cancel(run_id, OTHER)
+    assert refusals[0] == refusals[1]
+    runtime.world.services.denied = {}
+    assert (await runtime.runs.show(started.run_id, OTHER)).run_id == started.run_id
+
+
+async def test_cancelling_a_running_run_ends_it_once(runtime: Runtime) -> None:
+    reached = hang_in(runtime.world)
+    started = await runtime.start()
+    await reached.wait()
+    cancelled = await runtime.runs.cancel(started.run_id, ME)
+    again = await runtime.runs.cancel(started.run_id, ME)
+    assert (cancelled.status, again.status) == ("cancelled", "cancelled")
+    assert kinds(await runtime.world.events())[-3:] == ["ToolCallUnknown", "Metered", "Cancelled"]
+    assert len(runtime.queue) == 0
+
+
+async def test_cancelling_a_run_that_waits_for_its_turn_ends_it(world: World, tmp_path: Path) -> None:
+    runtime = Runtime(world, tmp_path, at_once=1)
+    reached = hang_in(world)
+    first = await runtime.start()
+    await reached.wait()
+    second = await runtime.start()
+    assert (await runtime.runs.cancel(second.run_id, ME)).status == "cancelled"
+    assert (await runtime.runs.show(first.run_id, ME)).status == "running"
+    await runtime.queue.close()
+
+
+async def test_cancelling_at_any_moment_leaves_exactly_one_end(runtime: Runtime) -> None:
+    for ticks in range(0, 40, 3):
+        started = await runtime.start()
+        for _ in range(ticks):
+            await asyncio.sleep(0.001)
+        await runtime.runs.cancel(started.run_id, ME)
+        events = [event for event in await runtime.world.events() if event.originator_id.hex == started.run_id]
+        ends = [name for name in kinds(events) if name in ("Completed", "Failed", "Cancelled")]
+        assert len(ends) == 1
+        assert kinds(events)[-1] == ends[0]
+
+
+async def test_the_list_is_ones_own_newest_first_and_up_to_date(runtime: Runtime) -> None:
+    first = await runtime.start()
+    await runtime.ended(first.run_id)
+    second = await runtime.start()
+    await runtime.ended(second.run_id)
+    await runtime.start(caller=OTHER)
+    rows = (await runtime.runs.list_own(ME, 100)).runs
+    assert [(row.run_id, row.status, row.agent) for row in rows] == [
+        (second.run_id, "completed", "analyst"),
+        (first.run_id, "completed", "analyst"),
+    ]
+    assert rows[0].ended_at is not None
+    assert len((await runtime.runs.list_own(ME, 1)).runs) == 1
+    hang_in(runtime.world)
+    third = await runtime.start()
+    assert (await runtime.runs.list_own(ME, 1)).runs[0].run_id == third.run_id
+
+
+async def test_the_list_rebuilt_from_the_events_is_the_list_kept(runtime: Runtime, tmp_path: Path) -> None:
+    for _ in range(3):
+        await runtime.ended((await runtime.start()).run_id)
+        await runtime.runs.list_own(ME, 100)
+    rebuilt = Runtime(runtime.world, tmp_path)
+    assert await rebuilt.runs.list_own(ME, 100) == await runtime.runs.list_own(ME, 100)
+
+
+async def test_agents_that_one_may_not_invoke_or_that_are_broken_are_not_listed(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    folder = tmp_path / "agents" / TENANT
+    (folder / "secret.yaml").write_text("name: secret\n")
+    (folder / "broken.yaml").write_text("name: broken\ncolour: red\n")
+    runtime.world.services.denied = {"secret": "no"}
+    listed = (await runtime.runs.list_agents(ME)).agents
+    assert [(row.name, row.model, row.tools) for row in listed] == [("analyst", "scripted", ("sql", "docs"))]
+
+
+async def test_the_sweep_takes_up_what_a_crash_left_and_nothing_else(runtime: Runtime, tmp_path: Path) -> None:
+    world = runtime.world
+    await runtime.ended((await runtime.start()).run_id)
+    left = await world.accept(PROMPT, number=77)
+    reached = hang_in(world)
+    held = await runtime.start()
+    await reached.wait()
+    world.host.answers["sql"] = ToolOutcome(ok=True, content="1")
+    sweep = Sweep(stores=lambda: world, queue=runtime.queue, clock=world.clock)  # type: ignore[arg-type,return-value]
+    assert await sweep.once(quiet_seconds=0.0) == 1
+    assert (await runtime.ended(left.hex)).status == "completed"
+    assert await sweep.once(quiet_seconds=0.0) == 0
+    assert UUID(hex=held.run_id) in runtime.queue
+
+
+async def test_the_sweep_leaves_runs_that_something_happened_to_just_now(runtime: Runtime) -> None:
+    world = runtime.world
+    await world.accept(PROMPT, number=77)
+    sweep = Sweep(stores=lambda: world, queue=runtime.queue, clock=world.clock)  # type: ignore[arg-type,return-value]
+    assert await sweep.once(quiet_seconds=3600.0) == 0
+
+
+class HeldJob:
+    """A message of the work queue that notes what becomes of it."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    async def ack(self) -> None:
+        self.said.append("ack")
+
+    async def in_progress(self) -> None:
+        self.said.append("in progress")
+
+    async def nak(self, delay: float) -> None:
+        self.said.append("nak")
+
+
+async def test_a_job_is_acknowledged_when_its_run_has_ended_and_not_before(runtime: Runtime) -> None:
+    reached = hang_in(runtime.world)
+    run_id = await runtime.world.accept(PROMPT, number=5)
+    job, copy = HeldJob(), HeldJob()
+    runtime.queue.put(TENANT, USER, run_id, job)
+    runtime.queue.put(TENANT, USER, run_id, copy)
+    await reached.wait()
+    await runtime.queue.keep_jobs()
+    assert (job.said, copy.said) == (["in progress"], ["in progress"])
+    await runtime.queue.cancel(run_id, by=USER)
+    assert (job.said, copy.said) == (["in progress", "ack"], ["in progress", "ack"])
+
+
+async def test_a_job_whose_run_is_still_owed_comes_again(runtime: Runtime) -> None:
+    run_id = await runtime.world.accept(PROMPT, number=5)
+
+    async def fails(tenant: str, run_id: UUID, cancellation: Cancellation) -> None:
+        raise Unavailable("the disk is full")
+
+    runtime.queue._work = fails
+    job = HeldJob()
+    runtime.queue.put(TENANT, USER, run_id, job)
+    await runtime.ended(run_id.hex)
+    assert job.said == ["nak"]
+
+
+async def test_a_job_that_names_no_run_is_taken_out(runtime: Runtime) -> None:
+    job = HeldJob()
+    runtime.queue.put(TENANT, USER, UUID(int=404), job)
+    async with asyncio.timeout(5):
+        while UUID(int=404) in runtime.queue or not job.said:
+            await asyncio.sleep(0.005)
+    assert job.said == ["ack"]
+
+
+async def test_closing_keeps_jobs_unacknowledged_and_runs_owed(runtime: Runtime) -> None:
+    reached = hang_in(runtime.world)
+    run_id = await runtime.world.accept(PROMPT, number=5)
+    job = HeldJob()
+    runtime.queue.put(TENANT, USER, run_id, job)
+    await reached.wait()
+    await runtime.queue.close()
+    assert job.said == []
+    assert (await runtime.world.load(run_id)).status == "running"

@@ -1,0 +1,178 @@
+"""One SELECT, and only so much of time, rows, bytes and memory."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from remit_agent_runtime.toolhost.definitions import SqlTool, ToolInvalid
+from remit_agent_runtime.toolhost.obligations import Bounds
+from remit_agent_runtime.toolhost.refusals import ToolRefused
+from remit_agent_runtime.toolhost.sql_tool import run_statement, statement_of
+from unit.toolhost.rig import Rig
+from unit.toolhost.test_sql_withholding import run
+
+NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n{limit}) "
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT INTO flights (carrier) VALUES ('XX')",
+        "DELETE FROM flights",
+        "UPDATE flights SET carrier = 'XX'",
+        "DROP TABLE flights",
+        "CREATE TABLE x (a)",
+        "CREATE TEMP VIEW flights AS SELECT 1",
+        "ATTACH '/tmp/x.sqlite' AS x",
+        "DETACH temp",
+        "PRAGMA table_info(flights)",
+        "PRAGMA query_only = OFF",
+        "VACUUM INTO '/tmp/copy.sqlite'",
+        "EXPLAIN SELECT * FROM flights",
+        "EXPLAIN QUERY PLAN SELECT * FROM flights",
+        "  -- a comment\n /* and another */ explain SELECT 1",
+        "BEGIN",
+        "REPLACE INTO flights (carrier) VALUES ('XX')",
+        "WITH x AS (SELECT 1) DELETE FROM flights",
+        "WITH x AS (SELECT 'XX' AS c) INSERT INTO flights (carrier) SELECT c FROM x",
+        "WITH x AS (SELECT 1) UPDATE flights SET carrier = 'XX'",
+        "SELECT load_extension('/tmp/x.so')",
+        "SELECT readfile('/etc/passwd')",
+        "SELECT writefile('/tmp/x', 'y')",
+        "SELECT fts3_tokenizer('simple')",
+        "SELECT sqlite_compileoption_get(1)",
+        "SELECT randomblob(100)",
+        "SELECT * FROM fts5vocab('notes', 'row')",
+        "",
+        ";",
+        "-- nothing",
+        "/* never closed",
+    ],
+)
+def test_nothing_but_a_select_is_run(rig: Rig, sql: str) -> None:
+    source = rig.home / "sources/acme/flights.sqlite"
+    before = hashlib.sha256(source.read_bytes()).hexdigest()
+    with pytest.raises(ToolRefused) as refused:
+        run(rig, sql)
+    assert refused.value.refusal_code in {"tool.forbidden_statement", "tool.bad_arguments", "tool.bad_statement"}
+    assert hashlib.sha256(source.read_bytes()).hexdigest() == before
+    assert sorted(path.name for path in source.parent.iterdir()) == [source.name]
+
+
+def test_two_statements_in_one_are_refused(rig: Rig) -> None:
+    with pytest.raises(ToolRefused, match="one statement"):
+        run(rig, "SELECT 1; SELECT 2")
+
+
+def test_json_table_functions_and_window_functions_are_allowed(rig: Rig) -> None:
+    assert run(rig, "SELECT value FROM json_each('[1, 2]')").content["rows"] == [[1], [2]]
+    ranked = run(rig, "SELECT row_number() OVER (ORDER BY flight DESC) FROM flights")
+    assert len(ranked.content["rows"]) == 4
+
+
+def test_bytes_in_a_cell_say_only_how_many_they_are(rig: Rig) -> None:
+    assert run(rig, "SELECT x'00ff', 1.5, NULL, 'a'").content["rows"] == [[{"bytes": 2}, 1.5, None, "a"]]
+
+
+def test_rows_over_the_cap_are_cut_and_counted(rig: Rig) -> None:
+    result = run(rig, "SELECT flight FROM flights ORDER BY flight", Bounds(max_rows=3))
+    assert result.content == {"columns": ["flight"], "rows": [[1], [2], [3]], "truncated": True}
+    assert result.withheld == {"fields": [], "rows_cut": 1, "row_filters": []}
+    assert run(rig, "SELECT flight FROM flights", Bounds(max_rows=4)).withheld == {}
+    assert run(rig, "SELECT flight FROM flights", Bounds(max_rows=0)).withheld["rows_cut"] == 4
+    assert len(run(rig, "SELECT flight FROM flights", Bounds(max_rows=9), max_rows=2).content["rows"]) == 2
+
+
+def test_the_count_of_cut_rows_is_bounded(rig: Rig) -> None:
+    result = run(rig, NUMBERS.format(limit="") + "SELECT i FROM n", Bounds(max_rows=1))
+    assert result.withheld["rows_cut"] == 10_000
+
+
+def test_bytes_over_the_cap_cut_the_rest(rig: Rig) -> None:
+    result = run(
+        rig, NUMBERS.format(limit=" LIMIT 100") + "SELECT printf('%100d', i) FROM n", max_bytes=1_024
+    )
+    assert 0 < len(result.content["rows"]) < 11
+    assert result.content["truncated"] is True
+
+
+def test_an_endless_statement_is_stopped_at_the_tools_own_limit(rig: Rig) -> None:
+    with pytest.raises(ToolRefused) as refused:
+        run(rig, NUMBERS.format(limit="") + "SELECT count(*) FROM n", statement_seconds=0.1)
+    assert refused.value.refusal_code == "tool.timeout"
+
+
+def test_a_statement_that_nobody_waits_for_any_more_is_stopped(rig: Rig) -> None:
+    stopped = threading.Event()
+    stopped.set()
+    definition = SqlTool(id="sql", source="sources/acme/flights.sqlite", statement_seconds=60)
+    sql = statement_of({"sql": NUMBERS.format(limit="") + "SELECT count(*) FROM n"})
+    with pytest.raises(ToolRefused) as refused:
+        run_statement(definition, rig.home, sql, Bounds(), deadline=time.monotonic() + 60, stopped=stopped)
+    assert refused.value.refusal_code == "tool.timeout"
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT printf('%*d', 100000000, 1)",
+        "SELECT replace(printf('%900000d', 1), ' ', 'aaaaaaaaaaaaaaaa')",
+        "SELECT hex(printf('%900000d', 1))",
+        "SELECT group_concat(printf('%900000d', flight)) FROM flights",
+        "SELECT 'a' LIKE '" + "%a" * 60 + "'",
+        "SELECT " + ", ".join("1" for _ in range(501)),
+        "SELECT " + "(" * 250 + "1" + ")" * 250,
+        "SELECT 1" + " UNION ALL SELECT 1" * 60,
+        "SELECT ?",
+        "SELECT :name",
+    ],
+)
+def test_a_statement_that_asks_for_too_much_is_refused(rig: Rig, sql: str) -> None:
+    with pytest.raises(ToolRefused) as refused:
+        run(rig, sql)
+    assert refused.value.refusal_code in {"tool.bad_statement", "tool.result_too_large"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"sql": 1}, {"sql": None}, {"sql": ["SELECT 1"]}, {"sql": "SELECT 1", "extra": 1}, {"query": "SELECT 1"},
+     {"sql": "SELECT " + "1" * 20_000}],
+)  # fmt: skip
+def test_arguments_of_another_shape_are_refused(arguments: dict[str, object]) -> None:
+    with pytest.raises(ToolRefused) as refused:
+        statement_of(arguments)
+    assert refused.value.refusal_code == "tool.bad_arguments"
+
+
+def test_a_bad_statement_is_told_with_the_tables_that_there_are(rig: Rig) -> None:
+    with pytest.raises(ToolRefused, match=r"no such table: fligths \(tables: .*flights") as refused:
+        run(rig, "SELECT * FROM fligths")
+    assert refused.value.refusal_code == "tool.bad_statement"
+
+
+def test_a_source_that_is_no_database_is_told_without_a_traceback(rig: Rig) -> None:
+    Path(rig.home / "sources/acme/flights.sqlite").write_text("this is no database, whatever its name says" * 40)
+    with pytest.raises(ToolInvalid, match=r"flights\.sqlite cannot be read"):
+        run(rig, "SELECT 1")
+
+
+def test_a_source_that_cannot_stand_behind_views_is_refused_when_it_is_read(rig: Rig) -> None:
+    with closing(sqlite3.connect(rig.home / "sources/acme/flights.sqlite")) as connection:
+        connection.execute("CREATE VIEW qualified AS SELECT tailnum FROM main.flights")
+    with pytest.raises(ToolInvalid, match="cannot reference objects in database main"):
+        run(rig, "SELECT 1")
+
+
+def test_a_source_is_never_made_by_reading_it(rig: Rig) -> None:
+    source = rig.home / "sources/acme/flights.sqlite"
+    source.unlink()
+    with pytest.raises(ToolInvalid):
+        run(rig, "SELECT 1")
+    assert not source.exists()
