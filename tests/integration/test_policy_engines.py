@@ -11,7 +11,6 @@ import orjson
 import pytest
 from unit.policy.tenants import ROLES, asked, call, codes, data, embedded, verdict
 
-from remit_contracts import fast_decisions as fast
 from remit_contracts.decisions import ACTIONS
 from remit_infra.engines import free_port
 from remit_policy.engine import EngineError, EngineFailed, EngineTimeout, EngineUnreachable

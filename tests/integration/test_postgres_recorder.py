@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -27,9 +26,8 @@ CHAIN = Chain("lab", "acme")
 @pytest.fixture(scope="module")
 def dsn() -> Iterator[str]:
     """A server of this module's own, from the wheel; it runs as an unprivileged user when the tests run as root."""
-    # Not pytest's directory: that is closed to the unprivileged user.
+    # Not pytest's directory: that stays closed to the unprivileged user, and the wheel opens this one to it.
     with tempfile.TemporaryDirectory(prefix="remit-pg-", ignore_cleanup_errors=True) as directory:
-        os.chmod(directory, 0o711)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the wheel looks for XDG_RUNTIME_DIR, for its lock, and says so aloud
             try:

@@ -136,7 +136,7 @@ class OtherServices:
 
 
 class Tools:
-    """The tool host: `answers` by tool, an outcome, an exception, or a function of the call; every call made is kept."""
+    """The tool host: `answers` by tool, an outcome, an exception or a function of the call; keeps every call."""
 
     def __init__(self) -> None:
         self.calls: list[ToolCall] = []

@@ -38,10 +38,12 @@ from remit_agent_runtime.models import SCRIPTED
 from remit_agent_runtime.scripted import Answered, OfferedTool, Returned, ScriptedModel
 from remit_agent_runtime.tool_gate import ToolGate, ToolReturn
 from remit_agent_runtime.toolhost.catalog import ToolDescriptor
+from remit_agent_runtime.toolhost.refusals import UNENFORCEABLE, UNKNOWN_OBLIGATION
 from remit_agent_runtime.worker import AgentFailed
 
 _ANY_ARGUMENTS = SchemaValidator(core_schema.dict_schema(core_schema.str_schema(), core_schema.any_schema()))
 _RESPONSE: TypeAdapter[ModelResponse] = TypeAdapter(ModelResponse)
+_NO_OBLIGATION = frozenset({UNKNOWN_OBLIGATION, UNENFORCEABLE})
 _BYTES_PER_TOKEN = 4
 """The usual rule of thumb; the scripted model has no tokens of its own, and meters by it."""
 
@@ -217,7 +219,7 @@ class GatedToolset(AbstractToolset[None]):
 
 def denied(returned: ToolReturn) -> bool:
     """Whether policy refused it: before the call, or in the tool host by an obligation that it cannot keep."""
-    return returned.outcome == "denied" or str((returned.error or {}).get("code", "")).startswith("policy.")
+    return returned.outcome == "denied" or (returned.error or {}).get("code") in _NO_OBLIGATION
 
 
 def _to_json(messages: Sequence[ModelMessage]) -> list[dict[str, Any]]:

@@ -263,7 +263,7 @@ def _recorded(hand: RunInHand, tool: str, digest: str) -> ToolReturn | None:
     recorded = hand.run.tool_calls[made]
     if (recorded.tool, recorded.args_digest) != (tool, digest):
         raise Diverged(
-            f"tool call {recorded.ordinal} asks {tool!r} for something else than the recorded call of {recorded.tool!r} did: "
+            f"tool call {recorded.ordinal} asks {tool!r} for something else than the recorded call: "
             "the agent is not deterministic, start a new run"
         )
     hand.tool_calls_made += 1

@@ -21,7 +21,10 @@ class TrailReading(Aggregate):
 
     TOPIC = "audit.TrailReading"
 
-    class Read(Aggregate.Created):
+    class Event(Aggregate.Event):
+        """Something that happened to it."""
+
+    class Read(Event, Aggregate.Created):
         """`of` is whose trail; `decision` is the whole decision, and empty for one's own, which needs none."""
 
         TOPIC = "audit.TrailReading.Read"
@@ -76,7 +79,10 @@ class Alarm(Aggregate):
 
     TOPIC = "audit.Alarm"
 
-    class Raised(Aggregate.Created):
+    class Event(Aggregate.Event):
+        """Something that happened to it."""
+
+    class Raised(Event, Aggregate.Created):
         """The fields of a fault (`remit_contracts.trails.Fault`); `notification_id` is null when no single record is meant."""
 
         TOPIC = "audit.Alarm.Raised"

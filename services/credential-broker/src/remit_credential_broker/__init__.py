@@ -1,1 +1,1 @@
-"""With whose credential: the vault, users' data keys, connections, and leases of one credential for one action."""
+"""With whose credential: the vault, users' keys, connections to outside systems, and leases on them."""

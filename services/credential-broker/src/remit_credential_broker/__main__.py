@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+from uuid import uuid4
 
-from nacl.public import Box, PrivateKey, PublicKey
-
-from remit_chassis.deciding import decide_with
 from remit_chassis.keyring import VaultUserKeys
 from remit_chassis.permits import PermitVerifier
 from remit_chassis.service import Service
 from remit_chassis.settings import read_hex_secret
-from remit_chassis.vaultfile import VaultFile
-from remit_contracts.identity import Caller
+from remit_contracts.subjects import SERVICES
 from remit_credential_broker import handlers
-from remit_credential_broker.application import Broker
+from remit_credential_broker.application import Connections
+from remit_credential_broker.decisions import deciding
+from remit_credential_broker.history import LeaseHistory
 from remit_credential_broker.leasing import Leasing
-from remit_credential_broker.projections import Connections
-from remit_credential_broker.settings import BrokerSettings, master_key
+from remit_credential_broker.live_leases import LiveLeases
+from remit_credential_broker.probe import probe
+from remit_credential_broker.projections import ConnectionBook
+from remit_credential_broker.records import Records
+from remit_credential_broker.sealing import Inbound, ServiceBoxes, ToolHostBox
+from remit_credential_broker.settings import BrokerSettings
 from remit_credential_broker.used_permits import UsedPermits
+from remit_credential_broker.vault import Secrets, master_key, open_vault
 
 if TYPE_CHECKING:
     from remit_chassis.eventstore.store import EventStore
@@ -30,41 +36,65 @@ def main() -> None:
 
 
 def build(settings: BrokerSettings) -> Service:
-    """The service, not yet started; raises ValueError for a key file that cannot be used."""
-    vault = VaultFile(settings.vault_file, master_key(settings))
-    service = Service("credential-broker", settings, user_keys=VaultUserKeys(vault))
-    sealing_key = PrivateKey(read_hex_secret(settings.sealing_key_file))
-    tool_host = PublicKey(read_hex_secret(settings.tool_host_public_key_file))
-    connections = Connections()
-    used = UsedPermits(started_at=service.clock().timestamp())
+    """The service, not yet started; raises VaultRefused, or ValueError for an unreadable key file."""
+    seed = read_hex_secret(settings.broker_key_file)
+    permit_key = read_hex_secret(settings.public_dir / "permit.pub")
+    tool_host_key = read_hex_secret(settings.public_dir / "tool-host.pub")
+    boxes = ServiceBoxes({name: read_hex_secret(settings.public_dir / "box" / f"{name}.pub") for name in SERVICES})
+    key = master_key(settings.master_key, settings.master_key_file, settings.vault_file)
+    vault = open_vault(settings.vault_file, key)
+    user_keys = VaultUserKeys(vault)
+    service = Service("credential-broker", settings, user_keys=user_keys)
+    secrets, book, live, used = Secrets(vault), ConnectionBook(), LiveLeases(time.monotonic), UsedPermits()
 
     def store_of(tenant: str) -> EventStore:
         return service.stores.of(tenant)  # there are none before the service has started
 
-    async def decide(caller: Caller, action: str, resource_type: str, resource_id: str) -> dict[str, Any]:
-        return await decide_with(service, caller, action, resource_type, resource_id)
-
-    broker = Broker(
-        vault=vault,
-        connections=connections,
-        sealing_key=sealing_key,
-        box_public_keys=settings.box_public_key_dir,
+    leasing = Leasing(
         store_of=store_of,
-        decide=decide,
+        user_keys=user_keys,
+        book=book,
+        secrets=secrets,
+        verifier=PermitVerifier(permit_key),
+        box=ToolHostBox(seed, tool_host_key),
+        used=used,
+        live=live,
+        ttl_seconds=settings.lease_seconds,
         clock=service.clock,
     )
-    leasing = Leasing(
-        verifier=PermitVerifier(read_hex_secret(settings.permit_public_key_file)),
-        used=used,
-        connections=connections,
-        secrets=vault,
-        box=Box(sealing_key, tool_host),
+    connections = Connections(
         store_of=store_of,
+        book=book,
+        secrets=secrets,
+        inbound=Inbound(seed),
+        decide=deciding(service.ask),
+        probe=partial(probe, private_hosts=settings.probe_private_hosts),
+        revoke_leases=leasing.revoke_on,
+        clock=service.clock,
+        new_id=uuid4,
     )
-    handlers.register(service, broker, connections, leasing)
+    records = Records(book=book, used=used, live=live, secrets=secrets, clock=service.clock, monotonic=time.monotonic)
+    handlers.register(
+        service,
+        connections=connections,
+        leasing=leasing,
+        history=LeaseHistory(store_of, live),
+        user_keys=user_keys,
+        boxes=boxes,
+    )
 
-    async def begin() -> None:
-        await broker.rebuild(service.stores.tenants(), used)
+    async def read_back() -> None:
+        leasing.open(await records.read_back(service.stores.tenants(), store_of))
 
-    service.on_start(begin)
+    async def vault_opens() -> str:
+        await secrets.probe()
+        return "the vault is open"
+
+    service.on_start(read_back)
+    service.on_stop(leasing.make_all_good)
+    service.check("vault", vault_opens)
     return service
+
+
+if __name__ == "__main__":
+    main()

@@ -1,9 +1,9 @@
 """Connections: add, look at, test, revoke. Load, call one method, save, put it into the book.
 
-    Absent
-    +-- ConnectionAbsent    absent.connection
-    Conflict
-    +-- ConnectionTaken     conflict.connection_taken
+Absent
++-- ConnectionAbsent    absent.connection
+Conflict
++-- ConnectionTaken     conflict.connection_taken
 """
 
 from __future__ import annotations
@@ -179,9 +179,7 @@ class Connections:
             return None
         return await self._decide(caller, "connection.share", connection.name)
 
-    async def _change(
-        self, tenant: str, connection: Connection, change: Callable[[Connection], None]
-    ) -> Connection:
+    async def _change(self, tenant: str, connection: Connection, change: Callable[[Connection], None]) -> Connection:
         store = self._store_of(tenant)
         async with self._changing[tenant]:
             fresh = await store.load(Connection, connection.id)

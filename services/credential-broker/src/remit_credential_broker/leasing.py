@@ -108,7 +108,9 @@ class Leasing:
             connection = self._connection(request, claims, caller)
             lease_id = Lease.id_of(caller.tenant, claims.jti)
             if not self._used.take(lease_id.hex, expires=claims.exp, now=now.timestamp()):
-                raise LeaseRefused("this permit was used before: it is good for one call", code=PERMIT_USED)
+                raise LeaseRefused(
+                    "this permit was used before, or is too old to tell: it is good for one call", code=PERMIT_USED
+                )
             secret = await self._secrets.get(caller.tenant, connection.owner, connection.secret_id)
             connection = self._connection(request, claims, caller)  # it may have been revoked while that was read
         except Absent as gone:

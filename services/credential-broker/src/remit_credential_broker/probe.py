@@ -58,7 +58,9 @@ async def _status(host: str, path: str, secret: str, private_hosts: bool) -> int
     name, port = split_host(host)
     address = await _address(name.strip("[]"), port)
     if not (_is_public(address) or (private_hosts and _is_private(address))):
-        raise Unreachable("its address is not a public one: an operator may allow it (REMIT_BROKER_PROBE_PRIVATE_HOSTS)")
+        raise Unreachable(
+            "its address is not a public one: an operator may allow it (REMIT_BROKER_PROBE_PRIVATE_HOSTS)"
+        )
     tls = None if address.is_loopback else await asyncio.to_thread(ssl.create_default_context)
     reader, writer = await asyncio.open_connection(
         str(address), port, ssl=tls, server_hostname=name if tls else None, limit=MAX_STATUS_LINE_BYTES

@@ -1,8 +1,8 @@
 """Opening the vault at start, and its secrets on the hot path.
 
-    VaultRefused    Refusal, code "vault"
-        vault.key_unusable    the master key's file is missing, open to others or no key
-        vault.wrong_key       the vault was sealed under another master key, or was altered
+VaultRefused    Refusal, code "vault"
+    vault.key_unusable    the master key's file is missing, open to others or no key
+    vault.wrong_key       the vault was sealed under another master key, or was altered
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Final
 from pydantic import SecretStr
 
 from remit_chassis.vaultfile import KEY_BYTES, VaultFile, load_master_key, load_or_create_master_key
-from remit_contracts.errors import Refusal, Tampered
+from remit_contracts.errors import Absent, Refusal, Tampered
 from remit_contracts.identity import PLATFORM_TENANT, SYSTEM_USER
 
 CACHE_SECONDS: Final = 60.0
@@ -107,3 +107,15 @@ class Secrets:
         self._reading.pop((tenant, owner, name), None)
         self._kept.pop((tenant, owner, name), None)
         await asyncio.to_thread(self._vault.delete_secret, tenant, owner, name)
+
+    async def destroy_leftover(self, tenant: str, owner: str, name: str) -> None:
+        """Destroy it if it is there; the usual case, that it is not, writes nothing."""
+        try:
+            await self.get(tenant, owner, name)
+        except Absent:
+            return
+        await self.destroy(tenant, owner, name)
+
+    async def probe(self) -> None:
+        """Raises when a key of the vault does not open."""
+        await asyncio.to_thread(self._vault.user_key, PLATFORM_TENANT, SYSTEM_USER)

@@ -60,3 +60,5 @@ class Decision(Aggregate):
         reasons: list[dict[str, str]]
         bundle_digest: str
         data_revision: str
+
+    Created = Denied  # the library would make one more event of this name

@@ -5,11 +5,13 @@ The source is attached under a name that nobody can guess, and each table gets t
     "t<token>_flights"  SELECT "carrier", NULL AS "tailnum" FROM s<token>."flights" WHERE "carrier" IN ('UA')
     "flights"           SELECT * FROM "t<token>_flights"
 
+Views of the source are made again over these, so that they see no more than a statement does. Every other name in the
+source gets an empty view, so that no name leads past them.
+
 Why not SQLite's authorizer alone: it is not asked about the columns of USING and NATURAL joins, so a masked column
-could be guessed by joining with it, and the view that it names as accessor is any common table expression of that
-name. Here the authorizer is the second wall: only the inner views, whose names are secret, may read the source, and
-only the columns that they need. Views of the source are made again over these, so that they see no more than a
-statement does.
+could be guessed by joining with it, nor at all about a table of which nothing else is read; and the view that it names
+as accessor is any common table expression of that name. Here it is the second wall: only the inner views, whose names
+are secret, may read the source, and only the columns that they need.
 """
 
 from __future__ import annotations
@@ -57,6 +59,8 @@ class Shadow:
             view for view in schema.views if not any(bounds.masks(view.name, column) for column in view.columns)
         ]
         self._refuse_idle_filters()
+        names = {*(table.name for table in schema.tables), *(view.name for view in schema.views), *schema.others}
+        self._hidden = sorted(names - {each.name for each in self._tables} - {each.name for each in self._views})
         self._offered = [*(table.name for table in self._tables), *(view.name for view in self._views)]
         self._exposed = {name.lower() for name in self._offered}
         self._inner = {self._inner_name(table.name).lower(): table.name.lower() for table in self._tables}
@@ -89,6 +93,8 @@ class Shadow:
         for view in self._views:
             # SQLite stores the statement as `CREATE VIEW name ...`; unqualified names in it now mean the views above.
             yield "CREATE TEMP VIEW" + view.statement.removeprefix("CREATE VIEW")
+        for name in self._hidden:
+            yield f"CREATE TEMP VIEW {_quoted(name)} AS SELECT NULL AS withheld WHERE 0"
 
     def authorize(
         self, action: int, first: str | None, second: str | None, database: str | None, accessor: str | None

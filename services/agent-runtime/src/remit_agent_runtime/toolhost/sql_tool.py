@@ -69,6 +69,8 @@ def statement_of(arguments: dict[str, Any]) -> str:
     if word is None or word.group().upper() not in {"SELECT", "WITH", "VALUES"}:
         # EXPLAIN passes every authorizer, and its listing names what the views hide.
         raise ToolRefused("only one SELECT statement (or WITH, or VALUES) is run", code=FORBIDDEN_STATEMENT)
+    if "sqlite_" in sql.lower():  # these names cannot be hidden behind views, and sqlite_stat4 holds samples of rows
+        raise ToolRefused("SQLite's own tables and functions are not for statements", code=FORBIDDEN_STATEMENT)
     return sql
 
 

@@ -1,0 +1,112 @@
+"""The fixed points of the command line, on a running platform: names, shapes, exit codes."""
+
+import json
+
+import pytest
+
+QUESTION = "Which planes flew the longest flights?"
+
+
+def test_whoami_gives_prefixes_that_are_ready_to_use(platform):
+    token = platform.token("acme/analyst")
+    told = platform.cli("whoami", "--token", token, "--output", "json")
+    assert told.code == 0, told.err
+    who = told.json
+    assert {"tenant", "user", "session", "roles", "inbox_prefix", "command_prefix"} <= who.keys()
+    assert who["tenant"] == "acme"
+    assert who["roles"] == ["analyst"]
+    assert who["command_prefix"] == f"remit.acme.{who['user']}.cmd"
+    assert who["inbox_prefix"] == f"_INBOX.acme.{who['user']}.{who['session']}"
+    assert who["user"].startswith("u-")
+
+
+def test_endpoints_name_the_bus_and_every_process(platform):
+    assert platform.endpoints["nats"].startswith("nats://127.0.0.1:")
+    assert {"nats", "auth", "policy", "credential-broker", "agent-runtime", "audit"} <= platform.endpoints["pids"].keys()
+
+
+def test_an_analysts_run_completes_and_its_answer_is_on_standard_output(platform):
+    ran = platform.cli("run", "analyst", QUESTION, "--as", "acme/analyst", "--output", "json")
+    assert ran.code == 0, ran.out + ran.err
+    assert ran.json["status"] == "completed"
+    assert ran.json["answer"]
+    rows = platform.cli("runs", "list", "--as", "acme/analyst", "--output", "json").json
+    assert {"run_id": ran.json["run_id"], "status": "completed"}.items() <= rows[0].items()
+
+
+def test_a_readers_run_of_the_same_agent_is_denied_with_exit_code_3_reason_and_decision(platform):
+    ran = platform.cli("run", "analyst", QUESTION, "--as", "acme/reader", "--output", "json")
+    assert ran.code == 3, ran.out + ran.err
+    assert ran.json["error"]["code"].startswith("policy.")
+    assert ran.json["error"]["reason"]
+    assert ran.json["error"]["decision_id"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["run", "no-such-agent", "hi", "--as", "acme/analyst"], 4),
+        (["run", "analyst", "hi", "--as", "acme/nobody"], 4),
+        (["run", "analyst", "hi", "--as", "nowhere/analyst"], 4),
+        (["run", "analyst", "hi", "--as", "Acme/analyst"], 2),
+        (["run", "analyst", "hi"], 7),
+        (["run", "analyst"], 2),
+        (["no-such-command"], 2),
+        (["runs", "show", "f" * 32, "--as", "acme/analyst"], 4),
+        (["runs", "show", "not-a-run", "--as", "acme/analyst"], 2),
+        (["whoami", "--token", "garbage"], 7),
+        (["token", "acme/analyst", "--ttl", "0"], 2),
+        (["trail", "show", "acme/analyst", "--as", "acme/reader"], 3),
+    ],
+)
+def test_what_cannot_be_done_says_why_and_exits_with_its_code(platform, arguments, code):
+    told = platform.cli(*arguments, "--output", "json")
+    assert told.code == code, told.out + told.err
+    assert "Traceback" not in told.out + told.err
+    assert json.loads(told.out)["error"]["reason"]
+
+
+def test_a_trail_is_shown_verified_and_replayed(platform):
+    shown = platform.cli("trail", "show", "acme/analyst", "--output", "json")
+    assert shown.code == 0, shown.err
+    assert shown.json["entries"]
+    assert [entry["index"] for entry in shown.json["entries"]] == sorted(entry["index"] for entry in shown.json["entries"])
+    assert platform.cli("trail", "verify", "acme/analyst", "--output", "json").json["ok"] is True
+    replayed = platform.cli("trail", "replay", "acme/analyst")
+    assert replayed.code == 0
+    assert [json.loads(line)["index"] for line in replayed.out.splitlines()][: len(shown.json["entries"])] == [
+        entry["index"] for entry in shown.json["entries"]
+    ]
+
+
+def test_every_copy_and_proof_is_checked(platform):
+    checked = platform.cli("audit", "check", "--output", "json")
+    assert checked.code == 0, checked.out + checked.err
+    assert checked.json["ok"] is True
+    assert {tenant["tenant"] for tenant in checked.json["tenants"]} >= {"acme", "globex"}
+
+
+def test_a_disabled_user_gets_no_token_and_is_enabled_again(platform):
+    assert platform.cli("users", "disable", "acme/operator").code == 0
+    assert platform.cli("token", "acme/operator", "--output", "json").code == 7
+    assert platform.cli("users", "enable", "acme/operator").code == 0
+    assert platform.token("acme/operator")
+
+
+def test_roles_are_drawn_as_a_tree(platform):
+    tree = platform.cli("roles", "tree", "acme", "--output", "json").json
+    assert set(tree["roles"]) == {"reader", "analyst", "operator", "administrator"}
+    assert set(tree["closure"]["administrator"]) >= {"reader", "analyst", "operator"}
+
+
+def test_a_second_up_on_the_same_home_says_so_and_exits_1(platform):
+    second = platform.cli("up")
+    assert second.code == 1
+    assert "running" in second.err
+
+
+def test_status_and_doctor_find_everything_well(platform):
+    status = platform.cli("status", "--output", "json")
+    assert status.code == 0, status.out
+    assert status.json["ready"] is True
+    assert platform.cli("doctor", "--output", "json").code == 0

@@ -1,0 +1,324 @@
+"""Checks on the files of a stopped home: whatever is edited is found and named, and nothing crashes."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from unit.audit.recorded_home import ANALYST, READER, Recorder, accepted, authorize, complete, recorded_home
+
+from remit_audit.offline import audit_check, trail_show, trail_verify
+from remit_contracts.errors import Absent
+from remit_infra.home import Home
+
+EDITS = 400
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recorded home that no test changes: they work on copies."""
+    import asyncio
+
+    return asyncio.run(recorded_home(tmp_path_factory.mktemp("recorded") / "home")).path
+
+
+@pytest.fixture
+def home(pristine: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(pristine, tmp_path / "home")
+
+
+def store(home: Path, service: str = "agent-runtime", tenant: str = "acme") -> Path:
+    return home / "store" / service / f"{tenant}.sqlite"
+
+
+def faults(home: Path) -> list[tuple[str, str, str, int | None, str]]:
+    """(tenant, copy, service, notification id, code) of every fault."""
+    report = audit_check(home)
+    found = [
+        (tenant["tenant"], fault["copy"], fault["service"], fault["notification_id"], fault["code"])
+        for tenant in report["tenants"]
+        for fault in tenant["faults"]
+    ]
+    assert report["ok"] == (not found)
+    orjson.dumps(report)  # it is answered as JSON, whatever an edited file says
+    return found
+
+
+def flip(path: Path, place: int, mask: int = 1) -> None:
+    raw = bytearray(path.read_bytes())
+    raw[place] ^= mask
+    path.write_bytes(raw)
+
+
+def contents(home: Path) -> str:
+    """A digest of all that the stores and ledgers say: every row of every table, and every checkpoint."""
+    digest = hashlib.sha256()
+    for path in sorted([*home.glob("store/*/*.sqlite"), *home.glob("ledger/*.sqlite")]):
+        db = sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)
+        for table in ("stored_events", "entries", "held", "nodes", "checkpoint", "meta"):
+            try:
+                rows = db.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall()
+            except sqlite3.OperationalError as fault:
+                assert "no such table" in str(fault)
+                continue
+            digest.update(repr((path.name, table, rows)).encode())
+        db.close()
+    for path in sorted(home.glob("ledger/*.checkpoint")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def test_an_untouched_home_is_in_order(home: Path) -> None:
+    report = audit_check(home)
+    assert (report["ok"], [tenant["faults"] for tenant in report["tenants"]]) == (True, [[], []])
+    acme = report["tenants"][0]
+    assert (acme["tenant"], acme["entries"], acme["pending"]) == ("acme", 2 + 12 * 6, 0)
+    assert acme["effects_checked"] == 2 * 12
+    assert "nats" in report["notes"][0]
+
+
+def test_a_check_changes_no_file(home: Path) -> None:
+    def state() -> dict[str, bytes]:
+        return {str(path): path.read_bytes() for path in sorted(home.rglob("*")) if path.is_file()}
+
+    before = state()
+    audit_check(home)
+    trail_verify(home, "acme/analyst")
+    assert state() == before
+
+
+def test_a_byte_changed_in_a_stored_event_is_found_and_the_record_named(home: Path) -> None:
+    path = store(home, "auth")
+    raw = path.read_bytes()
+    with sqlite3.connect(path) as db:
+        state = db.execute("SELECT state FROM stored_events WHERE rowid = 2").fetchone()[0]
+    db.close()
+    flip(path, raw.index(state) + 20)
+    assert faults(home) == [("acme", "store", "auth", 2, "record.altered")]
+
+
+def test_a_byte_changed_in_the_ledger_is_found_and_the_record_named(home: Path) -> None:
+    path = home / "ledger" / "globex.sqlite"
+    with sqlite3.connect(path) as db:
+        state = db.execute("SELECT state FROM entries WHERE service = 'agent-runtime' AND notification_id = 30").fetchone()[0]
+    db.close()
+    flip(path, path.read_bytes().index(state) + 20)
+    assert ("globex", "ledger", "agent-runtime", 30, "record.altered") in faults(home)
+    assert {fault[:4] for fault in faults(home)} == {("globex", "ledger", "agent-runtime", 30)}
+
+
+def edit(path: Path, *statements: str) -> None:
+    with sqlite3.connect(path) as db:
+        for statement in statements:
+            assert db.execute(statement).rowcount != 0
+    db.close()
+
+
+@pytest.mark.parametrize(
+    ("statement", "named"),
+    [
+        ("DELETE FROM stored_events WHERE rowid = 9", ("acme", "store", "agent-runtime", 9, "record.missing")),
+        ("DELETE FROM stored_events WHERE rowid = 72", ("acme", "store", "agent-runtime", 72, "record.missing")),
+        ("UPDATE stored_events SET user_id = 'u-x' WHERE rowid = 9", ("acme", "store", "agent-runtime", 9, "record.altered")),
+        ("UPDATE stored_events SET tenant = 'globex' WHERE rowid = 9", ("acme", "store", "agent-runtime", 9, "record.altered")),
+        (
+            "UPDATE stored_events SET recorded_at = '2020-01-01T00:00:00.000000Z' WHERE rowid = 9",
+            ("acme", "store", "agent-runtime", 9, "record.altered"),
+        ),
+        ("UPDATE stored_events SET state = 'text' WHERE rowid = 9", ("acme", "store", "agent-runtime", 9, "record.altered")),
+        ("DROP INDEX stored_events_by_user", ("acme", "store", "agent-runtime", None, "file.damaged")),
+    ],
+)
+def test_structural_edits_of_a_store_are_named(home: Path, statement: str, named: tuple[Any, ...]) -> None:
+    edit(store(home), statement)
+    assert named in faults(home)
+
+
+def test_two_events_that_changed_places_are_found(home: Path) -> None:
+    edit(
+        store(home),
+        "UPDATE stored_events SET rowid = 1000 WHERE rowid = 9",
+        "UPDATE stored_events SET rowid = 9 WHERE rowid = 10",
+        "UPDATE stored_events SET rowid = 10 WHERE rowid = 1000",
+    )
+    assert {(fault[3], fault[4]) for fault in faults(home)} == {(9, "record.altered"), (10, "record.altered")}
+
+
+async def test_a_store_rewritten_with_a_valid_chain_is_a_fork(home: Path, tmp_path: Path) -> None:
+    other = await recorded_home(tmp_path / "other")
+    shutil.copy(store(other.path, "auth"), store(home, "auth"))
+    assert ("acme", "store", "auth", 1, "record.forked") in faults(home)
+
+
+def test_a_store_that_vanished_is_found(home: Path) -> None:
+    store(home, "auth").unlink()
+    assert ("acme", "store", "auth", 1, "record.missing") in faults(home)
+
+
+def test_a_ledger_that_vanished_is_found(home: Path) -> None:
+    (home / "ledger" / "acme.sqlite").unlink()
+    assert ("acme", "ledger", "", None, "file.damaged") in faults(home)
+    (home / "ledger" / "acme.checkpoint").unlink()
+    assert ("acme", "ledger", "", None, "file.damaged") in faults(home)
+
+
+@pytest.mark.parametrize("garbage", [b"", b"no database", bytes(5000), b"SQLite format 3\0" + bytes(4080)])
+@pytest.mark.parametrize("name", ["ledger/acme.sqlite", "ledger/acme.checkpoint", "store/auth/acme.sqlite", "vault/vault.sqlite"])
+def test_garbage_in_any_file_is_reported(home: Path, name: str, garbage: bytes) -> None:
+    (home / name).write_bytes(garbage)
+    assert faults(home) != []
+
+
+@pytest.mark.parametrize("name", ["ledger/acme.sqlite", "store/agent-runtime/acme.sqlite"])
+@pytest.mark.parametrize("part", [0.2, 0.5, 0.9])
+def test_a_truncated_file_is_reported(home: Path, name: str, part: float) -> None:
+    path = home / name
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * part)])
+    assert faults(home) != []
+
+
+def test_a_key_of_another_ledger_verifies_nothing(home: Path) -> None:
+    (home / "public" / "ledger.pub").write_text("00" * 32)
+    assert ("acme", "ledger", "", None, "checkpoint.invalid") in faults(home)
+
+
+def test_any_single_byte_edit_is_detected_or_changes_nothing_that_the_files_say(pristine: Path, tmp_path: Path) -> None:
+    """Seeded. An edit is harmless only when every row of every table reads the same as before."""
+    chance = random.Random(20260131)
+    home = shutil.copytree(pristine, tmp_path / "home")
+    files = sorted([*home.glob("store/*/*.sqlite"), *home.glob("ledger/*.sqlite"), *home.glob("ledger/*.checkpoint")])
+    files = [path for path in files if path.stem == "acme"]
+    before = contents(home)
+    detected = harmless = 0
+    for _ in range(EDITS):
+        path = chance.choice(files)
+        place, mask = chance.randrange(path.stat().st_size), chance.randrange(1, 256)
+        flip(path, place, mask)
+        if faults(home):
+            detected += 1
+        else:
+            assert contents(home) == before, f"{path.name}: byte {place} ^ {mask} changed a record unseen"
+            harmless += 1
+        flip(path, place, mask)
+    assert faults(home) == []
+    assert detected > EDITS / 3
+    assert detected + harmless == EDITS
+
+
+@pytest.fixture
+async def recorder(tmp_path: Path) -> Recorder:
+    home = Home.create(tmp_path / "recorded")
+    recorder = Recorder(home)
+    await recorder.register("acme", ANALYST, "analyst")
+    return recorder
+
+
+async def witnessed(recorder: Recorder) -> list[tuple[str, int | None]]:
+    """(code, notification id) of every fault once the ledger has all."""
+    await recorder.witness("acme")
+    await recorder.close()
+    assert {fault[1] for fault in faults(recorder.home.path)} <= {"permit"}
+    return [(fault[4], fault[3]) for fault in faults(recorder.home.path)]
+
+
+def replaced_version(event: Any, version: int) -> Any:
+    event.__dict__["originator_version"] = version
+    return event
+
+
+@pytest.mark.parametrize(
+    ("forged", "code"),
+    [
+        ({"tenant": "globex"}, "permit.mismatch"),
+        ({"user": READER}, "permit.mismatch"),
+        ({"run": "f" * 32}, "permit.mismatch"),
+        ({"ordinal": 2}, "permit.mismatch"),
+        ({"tool": "docs"}, "permit.mismatch"),
+        ({"args_digest": "0" * 64}, "permit.mismatch"),
+        ({"token": ""}, "permit.missing"),
+        ({"token": "no permit"}, "permit.invalid"),
+    ],
+)
+async def test_an_effect_with_a_permit_for_something_else_is_found(
+    recorder: Recorder, forged: dict[str, Any], code: str
+) -> None:
+    await recorder.run("acme", ANALYST, 1, **forged)
+    assert await witnessed(recorder) == [(code, 3)]
+
+
+async def test_an_effect_with_a_permit_of_another_signer_is_found(recorder: Recorder) -> None:
+    from remit_chassis.permits import PermitSigner
+
+    recorder.signer = PermitSigner(bytes(32))
+    await recorder.run("acme", ANALYST, 1)
+    assert await witnessed(recorder) == [("permit.invalid", 3)]
+
+
+async def test_an_effect_without_an_authorisation_before_it_is_found(recorder: Recorder) -> None:
+    run = accepted(ANALYST, 1)
+    run.start(at=run.created_on)
+    authorize(run, "acme", ANALYST, recorder.signer)
+    forged = run.collect_events()[:2]  # the runtime leaves its authorisation out
+    complete(run)
+    run._pending_events[:0] = forged
+    run._pending_events[2] = replaced_version(run._pending_events[2], 3)
+    await recorder.store("agent-runtime", "acme").save(run, user=ANALYST)
+    assert await witnessed(recorder) == [("effect.unauthorized", 3)]
+
+
+async def test_an_erased_user_s_effects_are_counted_and_the_rest_still_checked(recorder: Recorder) -> None:
+    await recorder.register("acme", READER, "reader")
+    await recorder.run("acme", ANALYST, 1)
+    await recorder.run("acme", READER, 2)
+    recorder.vault.destroy_user_key("acme", READER)
+    assert await witnessed(recorder) == []
+    report = audit_check(recorder.home.path)["tenants"][0]
+    assert (report["effects_checked"], report["erased"]) == (2, 2)
+    page = trail_show(recorder.home.path, f"acme/{READER}")
+    assert {entry["data"] for entry in page["entries"]} == {"erased"}
+    assert trail_verify(recorder.home.path, f"acme/{READER}")["ok"]
+
+
+async def test_events_that_the_ledger_had_not_received_are_pending_and_no_fault(recorder: Recorder) -> None:
+    await recorder.witness("acme")
+    await recorder.run("acme", ANALYST, 1)
+    await recorder.close()
+    report = audit_check(recorder.home.path)
+    assert (report["ok"], report["tenants"][0]["pending"]) == (True, 6)
+
+
+def test_a_trail_is_shown_by_handle_page_by_page(home: Path) -> None:
+    first = trail_show(home, "acme/analyst", limit=10)
+    rest = trail_show(home, "acme/analyst", after=first["next"], limit=100)
+    entries = first["entries"] + rest["entries"]
+    assert (len(first["entries"]), len(entries), rest["next"]) == (10, 1 + 6 * 6, None)
+    assert {entry["user"] for entry in entries} == {ANALYST}
+    accepted_run = next(entry for entry in entries if entry["event"] == "runtime.Run.Accepted")
+    assert accepted_run["data"]["prompt"] == "question 1"
+    assert accepted_run["run_id"] == accepted_run["aggregate"]
+    assert trail_show(home, f"acme/{ANALYST}", limit=10) == first
+
+
+def test_a_trail_of_nobody_is_absent(home: Path, tmp_path: Path) -> None:
+    for who in ("acme/nobody", "initech/analyst"):
+        with pytest.raises(Absent):
+            trail_show(home, who)
+    with pytest.raises(Absent):
+        audit_check(tmp_path)
+
+
+def test_a_trail_verifies_and_an_edit_of_it_is_named(home: Path) -> None:
+    whole = trail_verify(home, "acme/reader")
+    assert (whole["ok"], whole["entries"], whole["faults"]) == (True, 1 + 6 * 6, [])
+    edit(home / "ledger" / "acme.sqlite", "UPDATE entries SET state = zeroblob(80) WHERE idx = 1")
+    altered = trail_verify(home, "acme/reader")
+    assert [(fault["service"], fault["notification_id"], fault["code"]) for fault in altered["faults"]] == [
+        ("auth", 2, "record.altered")
+    ]
+    assert trail_verify(home, "acme/analyst")["ok"]
