@@ -96,7 +96,7 @@ class Bus:
         return nc
 
     def add_anyone(self) -> None:
-        """Start again with one more user, who may say anything: for tests of what stands behind the server's permissions."""
+        """Start again with one more user, who may say anything: for tests of what stands behind the permissions."""
         self.stop()
         self.anyone = True
         self.start()
@@ -133,9 +133,7 @@ class Bus:
 async def seen_by_server(nc: Client) -> None:
     """Return once the server has taken in all that was sent before, subscriptions included."""
     await nc.flush()
-    await (
-        nc.flush()
-    )  # the ping of nats-py goes out ahead of what is still buffered, so that only a second one comes after
+    await nc.flush()  # the ping of nats-py overtakes what is still buffered: only a second one comes after it
 
 
 @contextmanager

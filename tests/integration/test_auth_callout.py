@@ -61,9 +61,9 @@ class Door:
             await nc.close()
 
     async def refused(self, **credentials: Any) -> str:
-        """What the client is told."""
+        """What the client is told, also after the two seconds that the server waits for a silent callout."""
         with pytest.raises(nats.errors.Error) as refusal:
-            await self.bus.connect(**credentials)
+            await self.bus.connect(connect_timeout=20, **credentials)
         return str(refusal.value)
 
 

@@ -16,8 +16,7 @@ from nacl.public import PrivateKey, SealedBox
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from remit_auth.__main__ import build
-from remit_auth.issuer import BuiltInIssuerRefused
+from remit_auth.__main__ import build, main
 from remit_auth.settings import AuthSettings
 from remit_chassis.service import Service
 from remit_chassis.settings import read_hex_secret
@@ -198,7 +197,7 @@ async def test_without_the_users_keys_nobody_is_let_in_and_nothing_is_answered_u
     assert not health.checks["callout"].ok
     assert (await platform.ask("resolve", {"handle": "ann"}))["error"]["code"] == "unavailable"
     with pytest.raises(nats.errors.Error, match="Authorization Violation"):
-        await platform.bus.connect(token=issued["token"])
+        await platform.bus.connect(token=issued["token"], connect_timeout=20)  # the server itself waits for two
     await platform.open_keys()
     await platform.ready()
     ann = await platform.client(issued["token"], issued["session"])
@@ -263,7 +262,20 @@ async def test_users_are_listed_in_pages(platform: Platform) -> None:
     assert (first["next"], last["next"]) == ("bob", None)
 
 
-def test_the_service_does_not_start_beside_an_oidc_issuer(nats_bus: Bus) -> None:
-    settings = AuthSettings(home=nats_bus.home.path, nats_url=nats_bus.url, oidc_issuer="https://idp.acme.test")
-    with pytest.raises(BuiltInIssuerRefused):
-        build(settings)
+def test_the_service_does_not_start_beside_an_oidc_issuer(nats_bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REMIT_HOME", str(nats_bus.home.path))
+    monkeypatch.setenv("REMIT_AUTH_OIDC_ISSUER", "https://idp.acme.test")
+    with pytest.raises(SystemExit, match=r"built-in issuer .* https://idp\.acme\.test"):
+        main()
+
+
+def test_the_service_does_not_start_with_a_damaged_key_file_and_does_not_show_it(
+    nats_bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = nats_bus.home.secrets / "callout-xkey.nk"
+    secret = damaged.read_text().strip()
+    damaged.write_text(secret[:-1])
+    monkeypatch.setenv("REMIT_HOME", str(nats_bus.home.path))
+    with pytest.raises(SystemExit, match=r"callout-xkey\.nk holds no readable nkey seed") as refusal:
+        main()
+    assert secret[:-1] not in str(refusal.value)

@@ -17,6 +17,7 @@ from unit.chassis_eventstore.documents import Document, Keys
 
 from remit_chassis.eventstore import jetstream, relay
 from remit_chassis.eventstore.chain import Chain, Head, first_break
+from remit_chassis.eventstore.jetstream import LinkLost
 from remit_chassis.eventstore.relay import Relay, message_id
 from remit_chassis.eventstore.store import EventStore
 from remit_chassis.eventstore.stores import EventStores
@@ -279,6 +280,32 @@ async def test_a_publish_without_an_answer_is_settled_on_the_next_connection(
         assert copy.alarms == []
 
 
+async def test_a_hole_that_a_lost_connection_left_is_closed(nats_bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stream refused one event amid a window, and the connection ended before the relay heard of it."""
+    await make_stream(nats_bus)
+    async with copying(nats_bus) as copy:
+        await copy.save(1)
+        await copy.caught_up()
+        publish = jetstream.OrderedConnection.publish
+
+        async def holed(connection: Any, messages: Any) -> Any:
+            if len(messages) < 5:
+                return await publish(connection, messages)
+            monkeypatch.setattr(jetstream.OrderedConnection, "publish", publish)
+            await publish(connection, [*messages[:2], *messages[3:]])
+            await connection.close()
+            raise LinkLost("the answers were not heard")
+
+        nats_bus.stop()
+        await copy.save(20)
+        monkeypatch.setattr(jetstream.OrderedConnection, "publish", holed)
+        nats_bus.start()
+        await copy.caught_up()
+        numbers = [envelope.notification_id for envelope in await copied(nats_bus)]
+        assert numbers == [1, 2, 3, *range(5, 22), 4]
+        assert copy.alarms == []
+
+
 # -- forgeries --------------------------------------------------------------------------------------------------------
 
 
@@ -355,16 +382,28 @@ async def test_a_range_is_published_again_on_request(nats_bus: Bus) -> None:
         assert [envelope.notification_id for envelope in await copied(nats_bus)][-2:] == [11, 12]
 
 
-async def test_a_restart_after_a_range_was_published_again_repeats_nothing(nats_bus: Bus) -> None:
+async def test_a_restart_after_a_range_was_published_again_repeats_nothing(
+    nats_bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await make_stream(nats_bus)
     keys = Keys()
     async with copying(nats_bus, keys) as copy:
         await copy.save(10)
         await copy.caught_up()
         await copy.stores.republish("acme", 2, 3)
+    # What is sent counts: for two minutes the stream would drop repetitions by their ids, and store them afterwards.
+    sent: list[int] = []
+    publish = jetstream.OrderedConnection.publish
+
+    async def counted(connection: Any, messages: Any) -> Any:
+        sent.append(len(messages))
+        return await publish(connection, messages)
+
+    monkeypatch.setattr(jetstream.OrderedConnection, "publish", counted)
     async with copying(nats_bus, keys) as copy:
         await copy.save(1)
         await copy.caught_up()
+    assert sent == [1]
     numbers = [envelope.notification_id for envelope in await copied(nats_bus)]
     assert numbers == [*range(1, 11), 2, 3, 11]
 

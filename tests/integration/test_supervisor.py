@@ -256,6 +256,14 @@ def test_no_child_outlives_a_supervisor_that_was_killed(platform: Platform) -> N
     platform.end()
 
 
+def test_the_read_models_start_although_a_killed_one_left_its_pid_file(platform: Platform) -> None:
+    Home.create(platform.home.path)
+    (platform.home.mongo / "pid").write_text(str(os.getpid()))
+    platform.up("steady")
+    assert "mongo" in platform.until_ready()["pids"]
+    platform.end()
+
+
 def test_a_service_that_ignores_the_request_to_end_is_killed(platform: Platform) -> None:
     platform.up("stubborn")
     platform.until_ready()

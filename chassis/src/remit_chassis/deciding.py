@@ -42,7 +42,7 @@ def recorded(answer: DecisionAnswer) -> dict[str, Any]:
     return {
         "decision_id": context.decision_id,
         "decision": answer.decision,
-        "input": orjson.loads(context.input),
+        "input": orjson.loads(bytes(context.input)),
         "reasons": [{"code": reason.code, "message": reason.message} for reason in context.reasons],
         "obligations": [{"type": duty.type, "properties": duty.properties} for duty in context.obligations],
         "bundle_digest": context.bundle_digest,

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from remit_contracts.errors import MalformedCommand
+from remit_contracts.messages import Answer, Command
 
 ACTIONS: Final = frozenset(
     {
@@ -170,3 +171,27 @@ class DecisionAnswer(_Shape):
     def to_bytes(self) -> bytes:
         """Compact JSON with every field."""
         return self.model_dump_json().encode()
+
+
+class PolicyInfo(Answer):
+    """What decides: `opa` or `embedded`, and the SHA-256 in hex of the policies in force."""
+
+    engine: str
+    bundle_digest: str
+
+
+class Redecide(Command):
+    """Decide a recorded engine input again; with `bundle_digest`, only if those policies are the ones in force."""
+
+    input: dict[str, Any]
+    bundle_digest: Short | None = None
+
+
+class Redecided(Answer):
+    """What it would be now: the same as recorded where `bundle_digest` and `data_revision` are, else perhaps not."""
+
+    decision: bool
+    reasons: tuple[Reason, ...]
+    obligations: tuple[Obligation, ...]
+    bundle_digest: str
+    data_revision: str

@@ -16,6 +16,10 @@ from the broker's key to the tool host's, over the JSON of `fast_leases.LeaseCon
     +-- lease.connection_absent       neither one's own nor shared: connect first
     +-- lease.connection_revoked      there was one
     +-- lease.scope_widened           the permit's scopes go beyond the connection's
+    +-- lease.connection_not_permitted    the permit does not name this connection
+
+A permit names the connection that its tool call is for among its scopes, as `connection:NAME`, so that whoever asks for
+the lease cannot choose another. Such a scope is no scope of the outside system, and no lease carries it.
 """
 
 from __future__ import annotations
@@ -39,6 +43,10 @@ PERMIT_BEFORE_START: Final = "lease.permit_before_start"
 CONNECTION_ABSENT: Final = "lease.connection_absent"
 CONNECTION_REVOKED: Final = "lease.connection_revoked"
 SCOPE_WIDENED: Final = "lease.scope_widened"
+CONNECTION_NOT_PERMITTED: Final = "lease.connection_not_permitted"
+
+CONNECTION_SCOPE: Final = "connection:"
+"""What the scope that names a permit's connection begins with."""
 
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 LeaseStatus = Literal["live", "expired", "revoked"]

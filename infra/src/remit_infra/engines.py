@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import socket
 import sys
 from collections.abc import Callable
 from http.client import HTTPConnection, HTTPException
+from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from remit_infra.files import write_atomically
 from remit_infra.home import Home
 from remit_infra.nats import BusServer, render
 from remit_infra.process import Part
+from remit_infra.secrets import OPA_TOKEN
 
 LOOPBACK = "127.0.0.1"
 PROBE_SECONDS = 0.5
@@ -44,16 +47,35 @@ def read_models(home: Home, port: int) -> Part:
     if find_spec("nx_27017") is None:
         raise EngineRefused("nx-27017 is not installed: it comes with the remit package")
     arguments = ["--data-dir", str(home.mongo), "--host", LOOPBACK, "--port", str(port)]
-    arguments += ["--log-file", os.devnull, "--pid-file", str(home.mongo / "pid")]
+    pid_file = home.mongo / "pid"
+    arguments += ["--log-file", os.devnull, "--pid-file", str(pid_file)]
     program = _exec(sys.executable, "-c", "from nx_27017.nx_27017 import main; main()", *arguments)
-    return Part(READ_MODELS, run=program, probe=lambda: _accepts(port), apart=True)
+
+    def run() -> None:
+        # One that was killed leaves it behind, and nx-27017 refuses to start while any process has that number.
+        pid_file.unlink(missing_ok=True)
+        program()
+
+    return Part(READ_MODELS, run=run, probe=lambda: _accepts(port), apart=True)
 
 
-def opa(program: str, port: int) -> Part:
-    """An OPA server without any policy: the policy service brings its own."""
-    address = f"{LOOPBACK}:{port}"
-    arguments = ["run", "--server", "--addr", address, "--log-level", "error", "--skip-version-check"]
+def opa(home: Home, program: str, port: int) -> Part:
+    """An OPA server without any policy but who may use it: the policy service brings the rest, and its token."""
+    rules = home.path / "opa" / "authz.rego"
+    rules.parent.mkdir(mode=0o700, exist_ok=True)
+    write_atomically(rules, opa_rules((home.secrets / OPA_TOKEN).read_text()).encode(), mode=0o600)
+    arguments = ["run", "--server", "--addr", f"{LOOPBACK}:{port}", "--log-level", "error", "--skip-version-check"]
+    arguments += ["--authentication", "token", "--authorization", "basic", str(rules)]
     return Part(RULES, run=_exec(program, *arguments), probe=lambda: _is_healthy(port), apart=True)
+
+
+def opa_rules(token: str) -> str:
+    """Rego that lets in whoever holds the token: without it, any local user could replace the policies of a laptop.
+
+    OPA is given the digest alone, because a tenant's policy can read all that it is given.
+    """
+    template = files("remit_infra").joinpath("opa_authz.rego.template").read_text()
+    return template.replace("@token_sha256@", hashlib.sha256(token.strip().encode()).hexdigest())
 
 
 def opa_program() -> str | None:

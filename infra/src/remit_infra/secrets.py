@@ -18,6 +18,9 @@ from remit_infra.files import write_atomically, write_once
 from remit_infra.nats import CALLOUT_ISSUER, CALLOUT_XKEY
 from remit_infra.permissions import table
 
+OPA_TOKEN: Final = "opa.token"
+"""What the policy service shows to its OPA server."""
+
 SIGNING: Final = ("issuer", "permit", "ledger")
 """Ed25519 seeds of the development token issuer, of policy's permits and of audit's checkpoints."""
 
@@ -31,6 +34,7 @@ def _random() -> str:
 
 SECRETS: Final[dict[str, Callable[[], str]]] = {
     "master.key": _random,
+    OPA_TOKEN: _random,
     **{f"{name}.key": _random for name in (*SIGNING, *SEALING)},
     f"{CALLOUT_ISSUER}.nk": lambda: SignKey.create("account").seed(),
     f"{CALLOUT_XKEY}.nk": lambda: XKey.create().seed(),

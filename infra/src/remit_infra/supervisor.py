@@ -24,6 +24,7 @@ from remit_infra import engines
 from remit_infra.home import Home
 from remit_infra.lock import holding
 from remit_infra.process import Child, Part
+from remit_infra.secrets import OPA_TOKEN
 from remit_infra.streams import ensure_streams
 
 Progress = Callable[[str, str], None]
@@ -139,7 +140,7 @@ class Supervisor:
         started = [engines.bus_server(self.home, ports["nats"]), engines.read_models(self.home, ports["mongo"])]
         if program := engines.opa_program():
             self._endpoints["opa"] = f"http://{loopback}:{ports['opa']}"
-            started.append(engines.opa(program, ports["opa"]))
+            started.append(engines.opa(self.home, program, ports["opa"]))
         for part in started:
             self._seat(part)
         services = installed_services() if self._services is None else self._services  # while the engines boot
@@ -157,6 +158,8 @@ class Supervisor:
         for name in ("nats", "mongo", "opa"):
             if name in self._endpoints:
                 told[f"REMIT_{name.upper()}_URL"] = self._endpoints[name]
+        if engines.RULES in self._endpoints:
+            told["REMIT_OPA_TOKEN_FILE"] = str(self.home.secrets / OPA_TOKEN)
         return told
 
     def _make_streams(self, endpoints: dict[str, Any]) -> None:

@@ -123,7 +123,7 @@ class Client:
         """Listen on a subject; raises PermissionViolation when the server refuses it."""
         with self._violations.watching(subject) as refused:
             subscription = await self.nats.subscribe(subject)
-            await self.nats.flush()  # the server's refusal, if any, comes before its answer to this
+            await self._settled()
             if refused.done():
                 refused.result()
         return subscription
@@ -132,9 +132,18 @@ class Client:
         """Publish without an answer; raises PermissionViolation when the server refuses the subject."""
         with self._violations.watching(subject) as refused:
             await self.nats.publish(subject, payload, reply=reply)
-            await self.nats.flush()
+            await self._settled()
             if refused.done():
                 refused.result()
+
+    async def _settled(self) -> None:
+        """Wait until the server's refusal of what was said, if any, has been heard.
+
+        The library writes a PING past what still waits in its buffer, so the first round trip lets that out, and the
+        second is answered after it.
+        """
+        await self.nats.flush()
+        await self.nats.flush()
 
     async def command(
         self, service: str, verb: str, payload: dict[str, Any] | None = None, *, timeout_seconds: float | None = None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -51,14 +53,14 @@ class Recorder:
 
     async def register(self, tenant: str, user: str, handle: str) -> None:
         await self.store("auth", tenant).save(
-            User.register(tenant=tenant, user_id=user, handle=handle, email=None, name=None, at=AT), user=user
+            User.register(tenant_id=tenant, user_id=user, handle=handle, email=None, name=None, at=AT), user=user
         )
 
-    async def run(self, tenant: str, user: str, number: int, **forged: Any) -> None:
+    async def run(self, tenant: str, user: str, number: int, forged: Mapping[str, Any] = MappingProxyType({})) -> None:
         """A run with one tool call; `forged` replaces claims of its permit, or the permit itself."""
         run = accepted(user, number)
         run.start(at=AT)
-        authorize(run, tenant, user, self.signer, **forged)
+        authorize(run, tenant, user, self.signer, forged)
         complete(run)
         run.complete(answer=f"answer {number}", cpu_seconds=0.1, at=AT)
         await self.store("agent-runtime", tenant).save(run, user=user)
@@ -95,7 +97,10 @@ def accepted(user: str, number: int) -> Run:
     )
 
 
-def authorize(run: Run, tenant: str, user: str, signer: PermitSigner, *, token: str | None = None, **forged: Any) -> None:
+def authorize(
+    run: Run, tenant: str, user: str, signer: PermitSigner, forged: Mapping[str, Any] = MappingProxyType({})
+) -> None:
+    token = forged.get("token")
     arguments = {"query": "select 1"}
     claims = {
         "jti": f"d-{run.id.hex}",
@@ -111,7 +116,7 @@ def authorize(run: Run, tenant: str, user: str, signer: PermitSigner, *, token: 
         "input_digest": "i",
         "iat": AT.timestamp(),
         "exp": AT.timestamp() + 15,
-        **forged,
+        **{name: value for name, value in forged.items() if name != "token"},
     }
     run.authorize_tool_call(
         ordinal=1,
@@ -138,8 +143,10 @@ def complete(run: Run) -> None:
     )
 
 
-async def recorded_home(path: Path, tenants: Sequence[str] = ("acme", "globex"), runs: int = 6) -> Home:
-    """Every tenant with two users and `runs` runs of each."""
+async def recorded_home(
+    path: Path, tenants: Sequence[str] = ("acme", "globex"), runs: int = 6, *, killed_copy: Path | None = None
+) -> Home:
+    """Every tenant with two users and `runs` runs of each. `killed_copy` gets the home as a kill would have left it."""
     home = Home.create(path)
     recorder = Recorder(home)
     for tenant in tenants:
@@ -149,5 +156,7 @@ async def recorded_home(path: Path, tenants: Sequence[str] = ("acme", "globex"),
             await recorder.run(tenant, ANALYST, 2 * number + 1)
             await recorder.run(tenant, READER, 2 * number + 2)
         await recorder.witness(tenant)
+    if killed_copy:
+        shutil.copytree(home.path, killed_copy)
     await recorder.close()
     return home

@@ -305,6 +305,7 @@ class SlowKeys(Keys):
 
 async def test_saves_of_one_aggregate_keep_their_order_while_the_key_is_fetched(tmp_path: Path) -> None:
     keys = SlowKeys()
+    keys._kept["acme", "u-2"] = (bytes(32), float("inf"))  # at hand, and still not to be stored before u-1's
     async with open_store(tmp_path / "lab.sqlite", keys) as store:
         document = Document(text="0")
         saves = [store.save_later(document, user="u-1")]
@@ -317,6 +318,7 @@ async def test_saves_of_one_aggregate_keep_their_order_while_the_key_is_fetched(
         document.edit(text="6")
         assert await store.save(document, user="u-1") == 7
         assert (await store.load(Document, document.id)).text == "6"
+        assert [envelope.originator_version for envelope in await store.read(1, 10)] == [1, 2, 3, 4, 5, 6, 7]
 
 
 async def test_a_user_whose_key_is_slow_holds_nobody_up(tmp_path: Path) -> None:

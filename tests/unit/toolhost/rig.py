@@ -19,7 +19,7 @@ from remit_contracts.fast_decisions import Obligation
 from remit_contracts.fast_leases import LeaseContent
 from remit_contracts.permits import PermitClaims, args_digest
 
-SECRET = "sk/live+Zm9v=ba r&<7>\"é"
+SECRET = 'sk/live+Zm9v=ba r&<7>"é'
 """With characters that URLs, JSON and HTML write differently."""
 
 TOOLS = """
@@ -46,7 +46,7 @@ INSERT INTO planes VALUES ('N1UA', 100), ('N2AA', 200), ('N3XX', 300);
 CREATE TABLE aircraft (tailnum INTEGER PRIMARY KEY, model TEXT);
 INSERT INTO aircraft VALUES (77, 'A320');
 CREATE TABLE salaries (who TEXT, amount INTEGER);
-INSERT INTO salaries VALUES ('ann', 1000);
+INSERT INTO salaries VALUES ('zoe', 1000);
 CREATE INDEX by_tail ON flights (tailnum, lower(tailnum));
 CREATE VIEW late AS SELECT tailnum AS x, carrier FROM flights;
 CREATE VIEW broken AS SELECT * FROM gone;

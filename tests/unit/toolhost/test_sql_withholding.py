@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from typing import Any
@@ -99,7 +100,9 @@ def test_a_masked_column_is_never_shown_nor_guessed(rig: Rig, sql: str) -> None:
     assert_open = outcome(rig, sql, Bounds())  # the statement itself is understood, or refused for everybody
     seen = outcome(rig, sql, MASK)
     assert not any(tail in seen.replace(sql, "") for tail in TAILS), seen
-    assert "'UA', 1" not in seen, f"the statement found out which flight N1UA flew: {seen}"
+    assert not {"['UA', 1]", "['UA', 1, 100]"} & set(re.findall(r"\[[^][]*\]", seen)), (
+        f"the statement found out which flight N1UA flew: {seen}"
+    )
     assert "A320" not in seen
     assert "77" not in seen
     assert assert_open
@@ -163,14 +166,14 @@ def test_a_view_that_shows_a_masked_name_is_not_offered(rig: Rig) -> None:
         "SELECT p.seats, f.dest FROM planes AS p FULL JOIN flights AS f ON f.flight > 0",
         "SELECT dest FROM flights INDEXED BY by_tail WHERE tailnum > ''",
         "SELECT who, amount FROM salaries",
-        "WITH g(who) AS (VALUES ('a' || 'nn')) SELECT count(*) * 1000 FROM salaries NATURAL JOIN g",
-        "WITH g(who) AS (VALUES ('a' || 'nn')) SELECT count(*) * 1000 FROM salaries JOIN g USING (who)",
-        "WITH g(who) AS (VALUES ('a' || 'nn')) SELECT 1000 FROM g NATURAL JOIN salaries",
-        "SELECT ('a' || 'nn', 999 + 1) IN salaries AND 'yes, ' || 'ann'",
-        "SELECT count(*) * 1000 FROM notes_content",
-        "WITH g(id) AS (VALUES (1)) SELECT count(*) * 1000 FROM notes_content NATURAL JOIN g",
-        "WITH g(tbl) AS (VALUES ('flights')) SELECT count(*) * 1000 FROM sqlite_stat1 NATURAL JOIN g",
-        "WITH g(name) AS (VALUES ('salaries')) SELECT count(*) * 1000 FROM pragma_table_list NATURAL JOIN g",
+        "WITH g(who) AS (VALUES ('z' || 'oe')) SELECT count(*) + 999 AS n FROM salaries NATURAL JOIN g",
+        "WITH g(who) AS (VALUES ('z' || 'oe')) SELECT count(*) + 999 AS n FROM salaries JOIN g USING (who)",
+        "WITH g(who) AS (VALUES ('z' || 'oe')) SELECT 999 + 1 AS n FROM g NATURAL JOIN salaries",
+        "SELECT ('z' || 'oe', 999 + 1) IN salaries AND 'yes'",
+        "SELECT count(*) + 999 AS n FROM notes_content",
+        "WITH g(id) AS (VALUES (1)) SELECT count(*) + 999 AS n FROM notes_content NATURAL JOIN g",
+        "WITH g(tbl) AS (VALUES ('flights')) SELECT count(*) + 999 AS n FROM sqlite_stat1 NATURAL JOIN g",
+        "WITH g(name) AS (VALUES ('salaries')) SELECT count(*) + 999 AS n FROM pragma_table_list NATURAL JOIN g",
         "WITH flights AS (SELECT who, amount FROM salaries) SELECT * FROM flights",
         'SELECT "select" FROM "odd ""name"',
         "SELECT model FROM aircraft",
@@ -186,7 +189,7 @@ def test_a_view_that_shows_a_masked_name_is_not_offered(rig: Rig) -> None:
 )
 def test_rows_outside_the_filter_are_never_shown_nor_counted(rig: Rig, sql: str) -> None:
     seen = outcome(rig, sql, ONLY_UA)
-    for hidden in ("MIA", "LAX", "ATL", "ann", "1000", "odd'", "A320", "CREATE"):
+    for hidden in ("MIA", "LAX", "ATL", "zoe", "1000", "odd'", "A320", "CREATE"):
         assert hidden not in seen.replace(sql, ""), seen
 
 
@@ -235,7 +238,9 @@ def test_even_with_the_secret_names_known_only_the_views_read_the_source(rig: Ri
     import sqlite3
 
     shadow = Shadow(read_schema(rig.home / "sources/acme/flights.sqlite"), MASK, frozenset())
-    allowed = shadow.authorize(sqlite3.SQLITE_READ, "flights", "carrier", shadow.source, f"t{shadow.source[1:]}_flights")
+    allowed = shadow.authorize(
+        sqlite3.SQLITE_READ, "flights", "carrier", shadow.source, f"t{shadow.source[1:]}_flights"
+    )
     assert allowed == sqlite3.SQLITE_OK
     for table, column, accessor in [
         ("flights", "carrier", None),

@@ -24,10 +24,10 @@ def alter_a_copy(home: Path, copy: Path, *, service: str, tenant: str) -> Altere
         for (trigger,) in database.execute("select name from sqlite_master where type = 'trigger'").fetchall():
             database.execute(f'drop trigger "{trigger}"')
         notification_id, state = database.execute(
-            "select notification_id, state from stored_events order by notification_id desc limit 1"
+            "select rowid, state from stored_events order by rowid desc limit 1"
         ).fetchone()
         changed = bytes(state[:-1]) + bytes([state[-1] ^ 1])
-        database.execute("update stored_events set state = ? where notification_id = ?", (changed, notification_id))
+        database.execute("update stored_events set state = ? where rowid = ?", (changed, notification_id))
         database.commit()
     finally:
         database.close()

@@ -23,6 +23,7 @@ from remit_agent_runtime.tool_host_client import ToolHostClient
 from remit_agent_runtime.toolhost.catalog import Catalog, ToolDescriptor
 from remit_agent_runtime.worker import Worker
 from remit_chassis.eventstore.store import EventStore
+from remit_chassis.keyring import UserKeys
 from remit_chassis.service import Service
 from remit_chassis.streams import require_stream
 from remit_contracts.errors import Unavailable
@@ -40,9 +41,9 @@ class LateStores:
         return self._service.stores.of(tenant)
 
 
-def compose(settings: AgentRuntimeSettings) -> Service:
-    """The service, with everything that it starts and stops."""
-    service = Service("agent-runtime", settings)
+def compose(settings: AgentRuntimeSettings, *, user_keys: UserKeys | None = None) -> Service:
+    """The service, with everything that it starts and stops. Users' keys come from the credential broker unless given."""
+    service = Service("agent-runtime", settings, user_keys=user_keys)
     host = ToolHostClient(
         home=settings.home,
         key_file=settings.tool_host_key_file,

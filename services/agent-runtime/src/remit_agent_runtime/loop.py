@@ -210,11 +210,10 @@ class GatedToolset(AbstractToolset[None]):
         returned = await self._gate.call(self._hand, self._tools[name], tool_args)
         if self._stop and denied(returned):
             raise AgentFailed(returned.error or {"code": "policy.denied", "reason": "policy denied it"})
-        return (
-            returned.content
-            if returned.outcome == "completed"
-            else {"outcome": returned.outcome, "error": returned.error}
-        )
+        if returned.outcome == "completed":
+            return returned.content
+        told = {"outcome": returned.outcome, "error": returned.error}
+        return told if returned.content is None else {**told, "content": returned.content}
 
 
 def denied(returned: ToolReturn) -> bool:

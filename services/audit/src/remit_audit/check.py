@@ -67,6 +67,9 @@ class TenantCheck:
             self.add(copy.compare(reader, stopped=stopped))
             self.pending += max(0, copy.last - heads.get(copy.service, 0))
             compared.add(copy.service)
+        if stopped:
+            gone = sorted(heads.keys() - compared)
+            self.add(Finding("store", "file.damaged", f"the store of {service} is gone", service) for service in gone)
         return compared
 
     def check_effects(self, reader: LedgerReader, verifier: PermitVerifier, keys: Keys) -> None:

@@ -12,14 +12,18 @@ that SQLite cannot follow all come out as Tampered, and never as a crash.
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from tempfile import TemporaryDirectory
+from typing import Any, Final, TypeVar
 
 from remit_contracts.errors import Absent, Refusal, Tampered, Unavailable
 from remit_contracts.events import Envelope
+
+C = TypeVar("C", bound=sqlite3.Connection)
 
 COLUMNS: Final = (
     "service, notification_id, user_id, originator_id, originator_version, topic, recorded_at, state, prev_hash, hash"
@@ -66,22 +70,47 @@ def reading(path: Path) -> Iterator[None]:
         raise refusal_of(fault, path) from None
 
 
+class _Copied(sqlite3.Connection):
+    """A connection to a copy, which goes with it."""
+
+    scratch: TemporaryDirectory[str] | None = None
+
+    def close(self) -> None:
+        """Close, and remove the copy."""
+        super().close()
+        if self.scratch:
+            self.scratch.cleanup()
+
+
 def open_for_reading(path: Path, *, stopped: bool = False) -> sqlite3.Connection:
     """A read-only connection, also to a file that another process writes; raises Absent when there is no file.
 
-    `stopped` says that no process has the file open; then nothing is written beside it either.
+    `stopped` says that no process has the file open: then nothing is written beside it either. A write-ahead log that a
+    killed process left behind is read in a copy, as SQLite cannot read one without writing.
     """
     if not path.is_file():
         raise Absent(f"there is no file {path}")
-    wal = path.with_name(path.name + "-wal")
-    quiet = stopped and not (wal.exists() and wal.stat().st_size)
+    log = path.with_name(path.name + "-wal")
     with reading(path):
-        connection = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if quiet else ''}", uri=True, check_same_thread=False
-        )
+        if not stopped:
+            connection: sqlite3.Connection = _connect(path, "mode=ro", sqlite3.Connection)
+        elif not log.exists() or not log.stat().st_size:
+            connection = _connect(path, "mode=ro&immutable=1", sqlite3.Connection)
+        else:
+            scratch = TemporaryDirectory(prefix="remit-check-")
+            for part in (path, log):
+                shutil.copy(part, scratch.name)
+            copied = _connect(Path(scratch.name) / path.name, "mode=rw", _Copied)
+            copied.scratch = scratch
+            connection = copied
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA cell_size_check = ON")
         return connection
+
+
+def _connect(path: Path, mode: str, kind: type[C]) -> C:
+    uri = f"{path.absolute().as_uri()}?{mode}"
+    return sqlite3.connect(uri, uri=True, check_same_thread=False, factory=kind)
 
 
 def damage(connection: sqlite3.Connection, path: Path, limit: int = 10) -> list[str]:

@@ -7,6 +7,7 @@ no bus is needed. Whatever the files hold, damage is reported and never a crash.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from remit_audit.findings import Finding
 from remit_audit.ledger_file import damage
 from remit_audit.ledger_reader import CHUNK, LedgerReader
 from remit_audit.states import open_state
+from remit_audit.store_copy import stores_of
 from remit_audit.verification import Verdict, verify_user
 from remit_chassis.permits import PermitVerifier
 from remit_chassis.settings import read_hex_secret
@@ -184,18 +186,31 @@ def _trail_of(files: StoppedHome, who: str) -> tuple[str, LedgerReader, str]:
     label(name, kind="handle or user id")
     if name.startswith(USER_ID_PREFIX) or name == SYSTEM_USER:
         return tenant, reader, name
+    unreadable = 0
+    for envelope in _registrations(files, reader):
+        try:
+            if _handle_in(files, envelope) == name:
+                return tenant, reader, envelope.user
+        except Tampered:
+            unreadable += 1
+    if unreadable:
+        raise Tampered(f"{unreadable} registrations of {tenant} do not open, so {name} was not found: name the user id")
+    raise Absent(f"{tenant} has nobody with the handle {name}")
+
+
+def _registrations(files: StoppedHome, reader: LedgerReader) -> Iterator[Envelope]:
+    """As the ledger has them, then as the store of auth has them: one of the two may be altered."""
     after = -1
     while page := reader.following(after, CHUNK):
-        for entry in page:
-            if entry.envelope.topic == _REGISTERED and _handle_in(files, entry.envelope) == name:
-                return tenant, reader, entry.envelope.user
+        yield from (entry.envelope for entry in page if entry.envelope.topic == _REGISTERED)
         after = page[-1].index
-    raise Absent(f"the ledger of {tenant} knows nobody with the handle {name}")
+    for copy in stores_of(files.stores, reader.tenant, ("auth",)):
+        yield from (envelope for envelope in copy.envelopes() if envelope.topic == _REGISTERED)
 
 
 def _handle_in(files: StoppedHome, envelope: Envelope) -> str | None:
     try:
         key = files.key(envelope.tenant, envelope.user)
-        return None if key is None else open_state(envelope, key).get("handle")
-    except (Absent, Tampered):
+    except Absent:
         return None
+    return None if key is None else open_state(envelope, key).get("handle")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ class StoreCopy:
 
     def compare(self, ledger: LedgerReader | None, *, stopped: bool = False) -> Iterator[Finding]:
         """What is wrong with the file, and where it and the ledger differ. Never raises for what the file holds."""
-        known, _ = ledger.heads().get(self.service, (0, b"")) if ledger else (0, b"")
+        known = self._known(ledger)
         try:
             db = open_for_reading(self.path, stopped=stopped)
         except Refusal as refusal:
@@ -47,6 +48,22 @@ class StoreCopy:
             yield from self._compare_events(db, ledger, known)
         except Refusal as refusal:
             yield self._damaged(refusal.reason)
+        finally:
+            db.close()
+
+    def envelopes(self) -> Iterator[Envelope]:
+        """The file's events of a stopped home, as they are; what cannot be read is left out."""
+        try:
+            db = open_for_reading(self.path, stopped=True)
+        except Refusal:
+            return
+        try:
+            last = min(db.execute(f"SELECT max(rowid) FROM {TABLE}").fetchone()[0] or 0, most_rows(self.path))
+            for number, row in scan(db, self.path, TABLE, "rowid", _COLUMNS, last):
+                with suppress(Tampered):
+                    yield self._envelope(number, row)
+        except (sqlite3.Error, UnicodeDecodeError):
+            return
         finally:
             db.close()
 
@@ -75,9 +92,23 @@ class StoreCopy:
             chains.pass_over(envelope)
             return
         yield from chains.follow(envelope)
-        if ledger and number <= known and (theirs := ledger.hash_of(self.service, number)) not in (None, envelope.hash):
+        theirs = self._hash_in(ledger, number) if number <= known else None
+        if theirs not in (None, envelope.hash):
             reason = f"it is not the event that the ledger has, whose hash is {theirs.hex() if theirs else ''}"
             yield Finding("store", "record.forked", reason, self.service, number)
+
+    def _known(self, ledger: LedgerReader | None) -> int:
+        """How many of the service's events the ledger has; a damaged ledger is compared with nothing, and found elsewhere."""
+        try:
+            return ledger.heads().get(self.service, (0, b""))[0] if ledger else 0
+        except Refusal:
+            return 0
+
+    def _hash_in(self, ledger: LedgerReader | None, number: int) -> bytes | None:
+        try:
+            return ledger.hash_of(self.service, number) if ledger else None
+        except Refusal:
+            return None
 
     def _envelope(self, number: int, row: tuple[Any, ...] | None) -> Envelope:
         if row is None:

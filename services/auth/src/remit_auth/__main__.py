@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from remit_auth import handlers
@@ -13,6 +14,7 @@ from remit_auth.projections import Directory
 from remit_auth.refusal_log import RefusalLog
 from remit_auth.settings import AuthSettings
 from remit_auth.verifier import Verifier
+from remit_chassis import readiness
 from remit_chassis.nkeys import SignKey, XKey
 from remit_chassis.service import Service
 from remit_chassis.settings import read_hex_secret
@@ -24,8 +26,13 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Entry point `auth` of the group `remit.services`."""
-    build(AuthSettings()).run()
+    """Entry point `auth` of the group `remit.services`; exits 1, with one line on why, when it cannot be constructed."""
+    try:
+        service = build(AuthSettings())
+    except ValueError as fault:
+        readiness.announce_failure(f"auth: {fault}")
+        sys.exit(f"auth: {fault}")
+    service.run()
 
 
 def build(settings: AuthSettings) -> Service:

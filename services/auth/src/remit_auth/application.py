@@ -229,7 +229,7 @@ class Accounts:
     async def rebuild(self, tenants: Iterable[str]) -> None:
         """Read everything from event one, so that questions can be answered; waits for the keys as long as it takes."""
         for tenant in tenants:
-            while not self._directory.complete:
+            while True:
                 try:
                     await self.catch_up(tenant)
                     break

@@ -16,11 +16,12 @@ from remit_credential_broker import handlers
 from remit_credential_broker.application import Connections
 from remit_credential_broker.decisions import deciding
 from remit_credential_broker.history import LeaseHistory
+from remit_credential_broker.lease_records import LeaseRecords
 from remit_credential_broker.leasing import Leasing
 from remit_credential_broker.live_leases import LiveLeases
 from remit_credential_broker.probe import probe
 from remit_credential_broker.projections import ConnectionBook
-from remit_credential_broker.records import Records
+from remit_credential_broker.read_back import ReadBack
 from remit_credential_broker.sealing import Inbound, ServiceBoxes, ToolHostBox
 from remit_credential_broker.settings import BrokerSettings
 from remit_credential_broker.used_permits import UsedPermits
@@ -50,15 +51,15 @@ def build(settings: BrokerSettings) -> Service:
     def store_of(tenant: str) -> EventStore:
         return service.stores.of(tenant)  # there are none before the service has started
 
+    lease_records = LeaseRecords(store_of=store_of, live=live, clock=service.clock)
     leasing = Leasing(
-        store_of=store_of,
         user_keys=user_keys,
         book=book,
         secrets=secrets,
         verifier=PermitVerifier(permit_key),
         box=ToolHostBox(seed, tool_host_key),
         used=used,
-        live=live,
+        records=lease_records,
         ttl_seconds=settings.lease_seconds,
         clock=service.clock,
     )
@@ -67,13 +68,13 @@ def build(settings: BrokerSettings) -> Service:
         book=book,
         secrets=secrets,
         inbound=Inbound(seed),
-        decide=deciding(service.ask),
+        decide=deciding(service),
         probe=partial(probe, private_hosts=settings.probe_private_hosts),
-        revoke_leases=leasing.revoke_on,
+        revoke_leases=lease_records.revoke_on,
         clock=service.clock,
         new_id=uuid4,
     )
-    records = Records(book=book, used=used, live=live, secrets=secrets, clock=service.clock, monotonic=time.monotonic)
+    reading = ReadBack(book=book, used=used, live=live, secrets=secrets, clock=service.clock, monotonic=time.monotonic)
     handlers.register(
         service,
         connections=connections,
@@ -84,14 +85,14 @@ def build(settings: BrokerSettings) -> Service:
     )
 
     async def read_back() -> None:
-        leasing.open(await records.read_back(service.stores.tenants(), store_of))
+        leasing.open(await reading.run(service.stores.tenants(), store_of))
 
     async def vault_opens() -> str:
         await secrets.probe()
         return "the vault is open"
 
     service.on_start(read_back)
-    service.on_stop(leasing.make_all_good)
+    service.on_stop(lease_records.make_all_good)
     service.check("vault", vault_opens)
     return service
 

@@ -1,16 +1,16 @@
-"""Connections and the leases on them: the rules, and the events that record what happened. No event holds a secret.
+"""Connections: the rules, and the events that record what happened. No event holds a secret; leases are in leases.py.
 
     Absent
     +-- ConnectionRevoked    absent.connection_revoked
 
-A connection's events are its owner's, a shared one's the user `system`'s, so that erasing whoever added it does not take
-it from the tenant. A lease's events are those of the user whom it was issued for.
+A connection's events are its owner's, a shared one's the user `system`'s, so that erasing whoever added it does not
+take it from the tenant.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -157,147 +157,3 @@ class Connection(Aggregate):
 
         def apply(self, aggregate: Connection) -> None:
             aggregate.revoked_at = self.timestamp
-
-
-class Lease(Aggregate):
-    """One credential lent for one tool call. Its id follows from the permit's, so a permit cannot give two in any store."""
-
-    TOPIC = "broker.Lease"
-
-    def __init__(
-        self,
-        jti: str,
-        session: str,
-        run: str,
-        ordinal: int,
-        tool: str,
-        connection: str,
-        connection_id: str,
-        scopes: list[str],
-        ttl_seconds: float,
-    ) -> None:
-        self.jti = jti
-        self.session = session
-        self.run = run
-        self.ordinal = ordinal
-        self.tool = tool
-        self.connection = connection
-        self.connection_id = connection_id
-        self.scopes = tuple(scopes)
-        self.ttl_seconds = ttl_seconds
-        self.revoked_at: datetime | None = None
-
-    @staticmethod
-    def id_of(tenant: str, jti: str) -> UUID:
-        """The aggregate's id: one per permit."""
-        return uuid5(NAMESPACE, f"lease/{tenant}/{jti}")
-
-    @classmethod
-    def issue(
-        cls,
-        *,
-        lease_id: UUID,
-        jti: str,
-        session: str,
-        run: str,
-        ordinal: int,
-        tool: str,
-        connection: str,
-        connection_id: str,
-        scopes: Sequence[str],
-        ttl_seconds: float,
-        at: datetime,
-    ) -> Lease:
-        """Lent now, for `ttl_seconds`."""
-        return cls._create(
-            cls.Issued,
-            id=lease_id,
-            timestamp=at,
-            jti=jti,
-            session=session,
-            run=run,
-            ordinal=ordinal,
-            tool=tool,
-            connection=connection,
-            connection_id=connection_id,
-            scopes=list(scopes),
-            ttl_seconds=ttl_seconds,
-        )
-
-    @property
-    def expires_at(self) -> datetime:
-        """When it ends by itself."""
-        return self.created_on + timedelta(seconds=self.ttl_seconds)
-
-    def revoke(self, *, reason: str, at: datetime) -> None:
-        """End it now."""
-        if self.revoked_at is None:
-            self.trigger_event(self.Revoked, timestamp=at, reason=reason)
-
-    class Event(Aggregate.Event):
-        """Something that happened to it."""
-
-    class Issued(Event, Aggregate.Created):
-        TOPIC = "broker.Lease.Issued"
-        jti: str
-        session: str
-        run: str
-        ordinal: int
-        tool: str
-        connection: str
-        connection_id: str
-        scopes: list[str]
-        ttl_seconds: float
-
-    Created = Issued  # as above
-
-    class Revoked(Event):
-        TOPIC = "broker.Lease.Revoked"
-        reason: str
-
-        def apply(self, aggregate: Lease) -> None:
-            aggregate.revoked_at = self.timestamp
-
-
-class LeaseRefusal(Aggregate):
-    """A lease that was asked for and not given. `jti` is null when the permit was not even one of policy's."""
-
-    TOPIC = "broker.LeaseRefusal"
-
-    def __init__(self, code: str, reason: str, jti: str | None, run: str, tool: str, connection: str) -> None:
-        self.code = code
-        self.reason = reason
-        self.jti = jti
-        self.run = run
-        self.tool = tool
-        self.connection = connection
-
-    @classmethod
-    def record(
-        cls, *, code: str, reason: str, jti: str | None, run: str, tool: str, connection: str, at: datetime
-    ) -> LeaseRefusal:
-        """What was asked, as it was asked, and why not."""
-        return cls._create(
-            cls.Refused,
-            timestamp=at,
-            code=code,
-            reason=reason,
-            jti=jti,
-            run=run,
-            tool=tool,
-            connection=connection,
-        )
-
-    class Event(Aggregate.Event):
-        """Something that happened to it."""
-
-    class Refused(Event, Aggregate.Created):
-        TOPIC = "broker.Lease.Refused"
-        code: str
-        reason: str
-        jti: str | None
-        run: str
-        tool: str
-        connection: str
-
-    Created = Refused  # as above

@@ -9,7 +9,7 @@ from uuid import UUID
 from remit_contracts.events import Envelope
 from remit_contracts.identity import Caller
 from remit_contracts.leases import LeaseRow, LeasesListed, LeaseStatus
-from remit_credential_broker.domain import Lease
+from remit_credential_broker.leases import Lease
 from remit_credential_broker.live_leases import LiveLeases
 
 if TYPE_CHECKING:

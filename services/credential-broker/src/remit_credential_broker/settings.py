@@ -30,8 +30,8 @@ class BrokerSettings(ServiceSettings):
     """Public keys: permit.pub, tool-host.pub and box/{service}.pub, in hex."""
     lease_seconds: float = Field(default=MAX_LEASE_SECONDS, gt=0, le=MAX_LEASE_SECONDS)
     probe_private_hosts: bool = False
-    """Let `test-connection` reach loopback and private addresses. Users name the hosts: where tenants share the machine,
-    this would let them feel their way around its network."""
+    """Let `test-connection` reach loopback and private addresses. Users name the hosts: where tenants share the
+    machine, this would let them feel their way around its network."""
 
     @model_validator(mode="after")
     def _keys_default_to_the_home(self) -> Self:

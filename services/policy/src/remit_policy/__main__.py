@@ -6,6 +6,7 @@ from uuid import uuid4
 
 from nats.aio.msg import Msg
 
+from remit_chassis.keyring import UserKeys
 from remit_chassis.permits import PermitSigner
 from remit_chassis.service import Service
 from remit_chassis.settings import read_hex_secret
@@ -26,9 +27,12 @@ def main() -> None:
     build(PolicySettings()).run()
 
 
-def build(settings: PolicySettings) -> Service:
-    """The service, not yet started; raises ValueError for an unreadable key file or a wrong address."""
-    service = Service("policy", settings)
+def build(settings: PolicySettings, *, user_keys: UserKeys | None = None) -> Service:
+    """The service, not yet started; raises ValueError for an unreadable key file or a wrong address.
+
+    Users' data keys come from the credential broker unless given.
+    """
+    service = Service("policy", settings, user_keys=user_keys)
     policies = base_policies()
     engine = engine_for(settings)
 

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from hashlib import sha256
-from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -14,14 +13,14 @@ import orjson
 import structlog
 
 from remit_chassis.permits import PermitSigner
+from remit_contracts.decisions import Redecide, Redecided
 from remit_contracts.errors import Absent, Conflict, MalformedCommand, Refusal
 from remit_contracts.fast_decisions import AnswerContext, DecisionAnswer, DecisionRequest, Reason
 from remit_contracts.identity import Caller
 from remit_contracts.permits import TTL_SECONDS, PermitClaims, canonical_json
 from remit_policy.decisions import (
-    ForeignSubject,
     Verdict,
-    check_depth,
+    check_recorded,
     check_subject,
     denial,
     engine_input,
@@ -90,30 +89,24 @@ class Decisions:
             verdict = await self._verdict(caller.tenant, data, asked)
         return (await self._answer(request, caller, asked, verdict, now)).to_bytes()
 
-    async def redecide(self, recorded: dict[str, Any], bundle_digest: str | None, caller: Caller) -> dict[str, Any]:
+    async def redecide(self, command: Redecide, caller: Caller) -> Redecided:
         """Decide a recorded input again, with the policies and roles of now. Nothing is recorded and nothing permitted.
 
-        Gives `{"decision", "reasons", "obligations", "bundle_digest", "data_revision"}`: whoever replays compares the
-        last two with the record's. Raises Conflict when another bundle than the active one is named, ForeignSubject for
-        an input about somebody else.
+        Raises Conflict when another bundle than the one in force is named, ForeignSubject for an input about somebody
+        else, Absent or Unavailable when the tenant cannot be looked up.
         """
-        if bundle_digest not in (None, self.bundle_digest):
-            raise Conflict(f"the active policy bundle is {self.bundle_digest}", code="conflict.bundle")
-        check_depth(recorded)
-        subject = recorded.get("subject")
-        properties = subject.get("properties") if isinstance(subject, dict) else None
-        tenant = properties.get("tenant") if isinstance(properties, dict) else None
-        if not isinstance(subject, dict) or (tenant, subject.get("id")) != (caller.tenant, caller.user):
-            raise ForeignSubject("the recorded input is about another user than the subject names")
+        if command.bundle_digest not in (None, self.bundle_digest):
+            raise Conflict(f"the policies in force are {self.bundle_digest}", code="conflict.bundle")
+        check_recorded(command.input, caller)
         data = await self._directory.tenant(caller.tenant)
-        verdict = await self._verdict(caller.tenant, data, canonical_json(recorded))
-        return {
-            "decision": verdict.allow,
-            "reasons": msgspec.to_builtins(verdict.reasons),
-            "obligations": msgspec.to_builtins(verdict.obligations),
-            "bundle_digest": self.bundle_digest,
-            "data_revision": verdict.revision,
-        }
+        verdict = await self._verdict(caller.tenant, data, canonical_json(command.input))
+        return Redecided(
+            decision=verdict.allow,
+            reasons=msgspec.to_builtins(verdict.reasons),
+            obligations=msgspec.to_builtins(verdict.obligations),
+            bundle_digest=self.bundle_digest,
+            data_revision=verdict.revision,
+        )
 
     async def _verdict(self, tenant: str, data: TenantData, asked: bytes) -> Verdict:
         if len(asked) > MAX_INPUT_BYTES:

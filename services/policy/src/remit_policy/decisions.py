@@ -58,6 +58,16 @@ def check_subject(request: DecisionRequest, caller: Caller) -> None:
     check_depth(request.action.properties)
 
 
+def check_recorded(recorded: Mapping[str, Any], caller: Caller) -> None:
+    """The same for a recorded engine input, which names its tenant itself."""
+    check_depth(dict(recorded))
+    subject = recorded.get("subject")
+    properties = subject.get("properties") if isinstance(subject, dict) else None
+    tenant = properties.get("tenant") if isinstance(properties, dict) else None
+    if not isinstance(subject, dict) or (tenant, subject.get("id")) != (caller.tenant, caller.user):
+        raise ForeignSubject("the recorded input is about another user than the subject names")
+
+
 def check_depth(value: object, levels: int = MAX_DEPTH) -> None:
     """Raises MalformedCommand when objects and lists are nested deeper than `levels`."""
     if isinstance(value, (dict, list)):

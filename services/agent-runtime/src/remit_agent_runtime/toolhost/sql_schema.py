@@ -50,6 +50,8 @@ def uri_of(source: Path) -> str:
 
 def read_schema(source: Path) -> SourceSchema:
     """The schema of the file as it is now; raises ToolInvalid when it is no SQLite file."""
+    if source.resolve().parent != source.parent.resolve():
+        raise ToolInvalid(f"the source {source.name} leads out of its folder: put the file itself there")
     try:
         status = source.stat()
         return _read(source, status.st_mtime_ns, status.st_size)

@@ -115,6 +115,10 @@ class Shadow:
         return message.replace(f"{self.source}.", "").replace(f"t{self._token}_", "").replace(self._token, "")
 
     def _may_read(self, table: str, column: str, database: str | None, accessor: str) -> bool:
+        if not column and (database is None or (database == self.source and not self._conditions.get(table, True))):
+            # Only how many rows there are: of a common table expression (with no database), or of a table that no
+            # filter narrows, whose inner view SQLite has merged into the statement.
+            return True
         if database == self.source:
             if self._inner.get(accessor) != table or (column and column.lower() not in self._readable[table]):
                 return False

@@ -12,7 +12,8 @@ from remit_chassis.permits import CLOCK_SKEW_SECONDS
 from remit_contracts.errors import Absent
 from remit_contracts.events import Envelope
 from remit_contracts.permits import TTL_SECONDS
-from remit_credential_broker.domain import Connection, Lease
+from remit_credential_broker.domain import Connection
+from remit_credential_broker.leases import Lease
 from remit_credential_broker.live_leases import LiveLease, LiveLeases
 from remit_credential_broker.projections import ConnectionBook
 from remit_credential_broker.settings import MAX_LEASE_SECONDS
@@ -26,7 +27,7 @@ READ_AT_ONCE: Final = 1_000
 _OF_CONNECTIONS: Final = f"{Connection.TOPIC}."
 
 
-class Records:
+class ReadBack:
     """Fills the three from the stores. `monotonic` is the clock of `live`."""
 
     def __init__(
@@ -46,7 +47,7 @@ class Records:
         self._clock = clock
         self._monotonic = monotonic
 
-    async def read_back(self, tenants: Iterable[str], store_of: Callable[[str], EventStore]) -> datetime:
+    async def run(self, tenants: Iterable[str], store_of: Callable[[str], EventStore]) -> datetime:
         """Read every tenant's log; returns the instant that permits must be younger than.
 
         It is now, or the last recorded event's if that is later: then a clock was set back, and a permit that was used
