@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -181,6 +182,10 @@ class Broker:
         """As the tool host opens it."""
         box = Box(self.tool_host, PublicKey(bytes.fromhex(self.connections.sealing_key)))
         return LeaseContent.from_bytes(box.decrypt(base64.b64decode(answer.sealed)))
+
+    async def recorded(self) -> None:
+        """Every lease so far is stored, or known not to be."""
+        await asyncio.gather(*(lease.recorded for lease in self.live._leases.values()), return_exceptions=True)
 
     async def events(self, tenant: str = "acme", topic: str = "broker.") -> list[Any]:
         """Decoded events whose topic begins so."""

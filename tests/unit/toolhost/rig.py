@@ -1,4 +1,4 @@
-"""A home with keys, a small source and all kinds of tools, and the permits and leases that policy and broker would issue."""
+"""A home with keys, a small source and all kinds of tools; permits and leases as policy and broker would issue them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ tools:
 """
 
 SOURCE = """
-CREATE TABLE flights (carrier TEXT COLLATE NOCASE, flight INTEGER, tailnum TEXT, owner_hint TEXT AS (lower(tailnum)), dest TEXT);
+CREATE TABLE flights (
+  carrier TEXT COLLATE NOCASE, flight INTEGER, tailnum TEXT, owner_hint TEXT AS (lower(tailnum)), dest TEXT
+);
 INSERT INTO flights (carrier, flight, tailnum, dest) VALUES
   ('UA', 1, 'N1UA', 'SFO'), ('AA', 2, 'N2AA', 'MIA'), ('ua', 3, 'N3XX', 'LAX'), ('DL', 4, NULL, 'ATL');
 CREATE TABLE planes (tailnum TEXT PRIMARY KEY, seats INTEGER) WITHOUT ROWID;

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from nacl.public import PrivateKey, SealedBox
+from unit.toolhost.rig import SECRET, Rig
 
 from remit_agent_runtime.toolhost.admission import Admission, LeaseOpener
 from remit_agent_runtime.toolhost.definitions import HttpTool
@@ -17,8 +18,7 @@ from remit_agent_runtime.toolhost.once import ForwardClock, UsedOnce
 from remit_agent_runtime.toolhost.refusals import ToolRefused
 from remit_agent_runtime.toolhost.wire import Call
 from remit_chassis.permits import PermitSigner
-from remit_contracts.permits import PermitRefused, args_digest
-from unit.toolhost.rig import SECRET, Rig
+from remit_contracts.permits import PermitRefused
 
 ARGUMENTS = {"sql": "SELECT 1"}
 DESK = HttpTool(id="desk", url="https://desk.example/", connection="desk")

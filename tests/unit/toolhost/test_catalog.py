@@ -7,11 +7,11 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from unit.toolhost.rig import Rig
 
 from remit_agent_runtime.toolhost.catalog import Catalog, parse
 from remit_agent_runtime.toolhost.definitions import ToolInvalid
 from remit_contracts.errors import Absent
-from unit.toolhost.rig import Rig
 
 HTTP = "{id: x, kind: http, connection: desk, url: "
 
@@ -82,13 +82,13 @@ def test_a_tenant_without_a_file_has_no_tools_and_one_tool_is_absent(rig: Rig) -
         (HTTP + "'https://user:pw@desk.example/'}", "must hold no credential"),
         (HTTP + "'https://desk.example/?a=1'}", "host and path only"),
         (HTTP + "'https://{host}/a'}", "host and path only"),
-        (HTTP + "'https://desk.example:99999/a'}", "port"),
+        (HTTP + "'https://desk.example:99999/a'}", "Port"),
         (HTTP + "'https://desk.example/{who}'}", "not among the parameters"),
         (HTTP + "'https://d.example/{a}', parameters: {a: {type: string, required: false}}}", "must be required"),
         (HTTP + "'https://d.example/', parameters: {a: {type: object}}}", "object"),
         ("{id: x, kind: http, url: 'https://d.example/'}", "connection"),
         ("{id: x, kind: function, entry: days_between}, {id: x, kind: function, entry: days_between}", "twice"),
-        ("1", "expected"),
+        ("1", "Expected `object`"),
     ],
 )
 def test_a_file_that_is_no_catalog_is_refused_with_the_reason(tool: str, told: str) -> None:
@@ -98,7 +98,18 @@ def test_a_file_that_is_no_catalog_is_refused_with_the_reason(tool: str, told: s
     assert "tools/acme.yaml" in refused.value.reason
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe", b"[", b"tools: 1", b"[]", b"tools: []\nmore: 1", b"!!python/object/apply:os.system [ls]", b"&a [*a]"])  # fmt: skip
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xff\xfe",
+        b"[",
+        b"tools: 1",
+        b"[]",
+        b"tools: []\nmore: 1",
+        b"!!python/object/apply:os.system [ls]",
+        b"&a [*a]",
+    ],
+)
 def test_a_file_that_is_no_yaml_of_ours_is_refused(content: bytes) -> None:
     with pytest.raises(ToolInvalid):
         parse(content, tenant="acme", file="tools/acme.yaml")

@@ -15,6 +15,7 @@ import pytest
 from remit import demo_data
 from remit_agent_runtime.agents import AgentFolder
 from remit_agent_runtime.toolhost.catalog import Catalog
+from remit_agent_runtime.toolhost.definitions import HttpTool
 
 PACKAGE = Path(demo_data.__file__).parent
 
@@ -44,7 +45,8 @@ def test_every_committed_file_has_the_hash_that_its_origin_names() -> None:
 def test_the_sources_hold_the_rows_of_the_files_with_numbers_as_numbers(home: Path) -> None:
     assert rows(home, "acme/flights", "SELECT count(*), min(month), max(month) FROM flights") == [(27_004, 1, 1)]
     assert rows(home, "acme/flights", "SELECT count(*), count(DISTINCT tailnum) FROM planes") == [(3_322, 3_322)]
-    assert rows(home, "acme/flights", "SELECT typeof(distance), typeof(tailnum), dep_time FROM flights WHERE dep_delay IS NULL LIMIT 1") == [("integer", "text", None)]  # fmt: skip
+    odd = "SELECT typeof(distance), typeof(tailnum), dep_time FROM flights WHERE dep_delay IS NULL LIMIT 1"
+    assert rows(home, "acme/flights", odd) == [("integer", "text", None)]
     assert rows(home, "globex/weather", "SELECT count(*), typeof(max(temp)) FROM weather") == [(26_115, "real")]
     assert rows(home, "acme/flights", "SELECT count(*) FROM flights WHERE tailnum = 'NA' OR dest = 'NA'") == [(0,)]
 
@@ -93,4 +95,5 @@ def test_a_tenant_gets_its_own_documents_from_the_folder_given(tmp_path: Path) -
 def test_the_weather_desk_can_be_pointed_to_where_it_listens(home: Path) -> None:
     demo_data.point_weather_desk(home, "127.0.0.1:4321")
     desk = Catalog(home).find("acme", "weather-desk")
-    assert getattr(desk, "url") == "http://127.0.0.1:4321/conditions"
+    assert isinstance(desk, HttpTool)
+    assert desk.url == "http://127.0.0.1:4321/conditions"

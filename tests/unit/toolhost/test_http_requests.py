@@ -30,14 +30,12 @@ def test_arguments_go_into_the_path_and_the_query() -> None:
     assert url == "https://desk.example:8443/v1/J%20F%2FK/now?days=2&unit=c&raw=true"
 
 
-@given(st.text(min_size=1, max_size=40))
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40))
 def test_no_argument_leaves_the_host_or_the_path(airport: str) -> None:
     try:
         url = url_of(TOOL, {"airport": airport})
-    except ToolRefused as refusal:
-        assert refusal.refusal_code == "tool.bad_arguments"
-    except UnicodeEncodeError:
-        assert any(0xD800 <= ord(char) <= 0xDFFF for char in airport)
+    except ToolRefused:
+        assert airport in {".", ".."} or not airport.isprintable()
     else:
         assert url.startswith("https://desk.example:8443/v1/")
         assert url.endswith("/now")

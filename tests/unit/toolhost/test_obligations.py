@@ -25,13 +25,12 @@ def test_all_obligations_hold_together_and_the_narrowest_limit_wins() -> None:
 
 
 def test_an_obligation_that_the_tool_cannot_honour_refuses_the_call() -> None:
-    kinds = {
-        FunctionTool(id="f", entry="days_between"): (MASK, ROWS, FILTER),
-        HttpTool(id="h", url="https://d.example/", connection="c"): (MASK, ROWS, FILTER),
-        DocumentsTool(id="d", folder="documents/acme"): (MASK, FILTER),
-        SqlTool(id="s", source="sources/acme/a.sqlite"): (),
-    }
-    for tool, beyond in kinds.items():
+    for tool, beyond in (
+        (FunctionTool(id="f", entry="days_between"), (MASK, ROWS, FILTER)),
+        (HttpTool(id="h", url="https://d.example/", connection="c"), (MASK, ROWS, FILTER)),
+        (DocumentsTool(id="d", folder="documents/acme"), (MASK, FILTER)),
+        (SqlTool(id="s", source="sources/acme/a.sqlite"), ()),
+    ):
         for obligation in (MASK, ROWS, FILTER):
             if obligation in beyond:
                 with pytest.raises(ToolRefused) as refused:

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import pytest
+from unit.toolhost.rig import Rig
 
 from remit_agent_runtime.toolhost.definitions import SqlTool
 from remit_agent_runtime.toolhost.obligations import Bounds, RowFilter
@@ -15,14 +16,14 @@ from remit_agent_runtime.toolhost.refusals import ToolRefused
 from remit_agent_runtime.toolhost.sql_schema import read_schema
 from remit_agent_runtime.toolhost.sql_shadow import Shadow
 from remit_agent_runtime.toolhost.sql_tool import SqlResult, run_statement, statement_of
-from unit.toolhost.rig import Rig
 
 TAILS = ("N1UA", "N2AA", "N3XX", "n1ua", "n2aa", "n3xx")
+OPEN = Bounds()
 MASK = Bounds(masked=frozenset({"tailnum"}))
 ONLY_UA = Bounds(filters=(RowFilter("carrier", ("UA",)),))
 
 
-def run(rig: Rig, sql: str, bounds: Bounds = Bounds(), **settings: Any) -> SqlResult:
+def run(rig: Rig, sql: str, bounds: Bounds = OPEN, **settings: Any) -> SqlResult:
     definition = SqlTool(
         id="sql", source="sources/acme/flights.sqlite", **({"reference_tables": ("planes",)} | settings)
     )
@@ -63,7 +64,7 @@ def outcome(rig: Rig, sql: str, bounds: Bounds) -> str:
         "SELECT (SELECT o.tailnum) FROM flights AS o",
         "SELECT x FROM (SELECT tailnum AS x FROM flights)",
         "WITH c AS (SELECT tailnum AS x FROM flights) SELECT x FROM c",
-        "WITH RECURSIVE c(x, n) AS (SELECT tailnum, 1 FROM flights UNION ALL SELECT x, n + 1 FROM c WHERE n < 2) SELECT x FROM c",
+        "WITH RECURSIVE c(x) AS (SELECT tailnum FROM flights UNION SELECT x || '!' FROM c LIMIT 9) SELECT x FROM c",
         "SELECT x FROM late",
         "SELECT * FROM late",
         "SELECT owner_hint FROM flights",
@@ -97,7 +98,6 @@ def outcome(rig: Rig, sql: str, bounds: Bounds) -> str:
     ],
 )
 def test_a_masked_column_is_never_shown_nor_guessed(rig: Rig, sql: str) -> None:
-    assert_open = outcome(rig, sql, Bounds())  # the statement itself is understood, or refused for everybody
     seen = outcome(rig, sql, MASK)
     assert not any(tail in seen.replace(sql, "") for tail in TAILS), seen
     assert not {"['UA', 1]", "['UA', 1, 100]"} & set(re.findall(r"\[[^][]*\]", seen)), (
@@ -105,7 +105,6 @@ def test_a_masked_column_is_never_shown_nor_guessed(rig: Rig, sql: str) -> None:
     )
     assert "A320" not in seen
     assert "77" not in seen
-    assert assert_open
 
 
 @pytest.mark.parametrize(
@@ -122,7 +121,7 @@ def test_a_masked_column_is_never_shown_nor_guessed(rig: Rig, sql: str) -> None:
 )
 def test_without_the_obligation_the_same_statements_answer(rig: Rig, sql: str, shown: str) -> None:
     """The control: the attacks above fail because of the mask and not because they are wrong."""
-    assert shown in outcome(rig, sql, Bounds())
+    assert shown in outcome(rig, sql, OPEN)
     assert shown not in outcome(rig, sql, MASK)
 
 

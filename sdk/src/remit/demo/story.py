@@ -89,7 +89,7 @@ async def tell(story: Story, cast: Cast, desk: WeatherDesk) -> None:
                 "kind": "bearer",
                 "sealed_secret": base64.b64encode(sealed).decode(),
                 "hosts": [desk.address],
-                "scopes": [],
+                "scopes": ["conditions.read"],
                 "shared": False,
             },
         )

@@ -24,6 +24,7 @@ from remit_agent_runtime.toolhost.catalog import ToolDescriptor
 from remit_contracts.errors import Refusal, Unavailable
 from remit_contracts.fast_decisions import DecisionAnswer, DecisionContext, ask
 from remit_contracts.fast_leases import LeaseAnswer, LeaseRequest
+from remit_contracts.leases import CONNECTION_SCOPE
 from remit_contracts.permits import args_digest
 
 DEADLINE_SECONDS: Final = 30.0
@@ -169,7 +170,7 @@ class ToolGate:
                 args_digest=digest,
                 session=hand.run.session,
                 agent=str(hand.run.agent.get("name", "")),
-                scopes=tool.scopes,
+                scopes=_scopes(tool),
             ),
         )
         payload = request.to_bytes()
@@ -268,6 +269,11 @@ def _recorded(hand: RunInHand, tool: str, digest: str) -> ToolReturn | None:
         )
     hand.tool_calls_made += 1
     return returned_from(recorded)
+
+
+def _scopes(tool: ToolDescriptor) -> tuple[str, ...]:
+    """What the tool needs, and whose credential: a permit leases the connection that it names and no other."""
+    return (f"{CONNECTION_SCOPE}{tool.connection}", *tool.scopes) if tool.connection else tool.scopes
 
 
 def _never_called(error: dict[str, Any]) -> ToolOutcome:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Entry point `auth` of the group `remit.services`; exits 1, with one line on why, when it cannot be constructed."""
+    """Entry point `auth` of the group `remit.services`; exits 1, saying why in one line, when it cannot be made."""
     try:
         service = build(AuthSettings())
     except ValueError as fault:

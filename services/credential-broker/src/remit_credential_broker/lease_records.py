@@ -5,6 +5,7 @@ A lease whose event could not be stored is stored before the next one of its ten
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Callable
 from datetime import datetime
@@ -22,8 +23,6 @@ from remit_credential_broker.leases import Lease, LeaseRefusal
 from remit_credential_broker.live_leases import LiveLease, LiveLeases
 
 if TYPE_CHECKING:
-    import asyncio
-
     from remit_chassis.eventstore.store import EventStore
 
 MAX_REASON_CHARACTERS: Final = 500
@@ -42,6 +41,7 @@ class LeaseRecords:
         self._live = live
         self._clock = clock
         self._unrecorded: defaultdict[str, list[tuple[str, Facts]]] = defaultdict(list)
+        self._saving: set[asyncio.Future[int]] = set()
 
     async def require_writable(self, tenant: str) -> None:
         """Raises Unavailable unless all that was issued is stored and more can be."""
@@ -54,10 +54,12 @@ class LeaseRecords:
     def issued(self, facts: Facts, connection_id: UUID, until: float, caller: Caller) -> None:
         """Queue the event; `until` is monotonic."""
         recorded = self._store_of(caller.tenant).save_later(Lease.issue(**facts), user=caller.user)
+        self._saving.add(recorded)
         recorded.add_done_callback(partial(self._settled, caller, facts))
         self._live.add(LiveLease(facts["lease_id"], caller.tenant, caller.user, connection_id, until, recorded))
 
     def _settled(self, caller: Caller, facts: Facts, recorded: asyncio.Future[int]) -> None:
+        self._saving.discard(recorded)
         if recorded.cancelled() or (fault := recorded.exception()) is None:
             return
         if isinstance(fault, Conflict):  # another process lent against the same permit
@@ -85,6 +87,8 @@ class LeaseRecords:
 
     async def make_all_good(self) -> None:
         """Before the end: what is still unrecorded, as far as the stores take it."""
+        if self._saving:
+            await asyncio.wait(self._saving)
         for tenant in list(self._unrecorded):
             try:
                 await self.require_writable(tenant)

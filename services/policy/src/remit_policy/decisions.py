@@ -7,7 +7,7 @@ Denied
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import msgspec
@@ -151,7 +151,7 @@ def recorded_reasons(context: AnswerContext) -> list[Mapping[str, str]]:
 
 def instant(at: datetime) -> str:
     """RFC 3339 in UTC with microseconds: `2026-01-31T09:30:00.000000Z`."""
-    return at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return at.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"  # strftime costs 10 us
 
 
 _ENCODER = msgspec.json.Encoder()
