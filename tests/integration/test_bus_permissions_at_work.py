@@ -17,7 +17,7 @@ from remit_chassis.streams import ask_jetstream, check_stream, require_stream, s
 from remit_contracts import subjects
 from remit_contracts.errors import Tampered, Unavailable
 from remit_infra.nats import CALLOUT_ISSUER, CALLOUT_XKEY
-from remit_infra.streams import configuration, ensure_stream, ensure_streams, ensure_tenant
+from remit_infra.streams import configuration, ensure_stream, ensure_streams
 
 EVENT = subjects.event("acme", "u-1", "policy", "0" * 32)
 
@@ -139,8 +139,8 @@ async def test_making_the_streams_again_changes_nothing(nats_bus: Bus) -> None:
     assert made == ["RUNS", "EVENTS_acme", "EVENTS_globex"]
     assert await ensure_streams(nats_bus.home, nats_bus.url, ["acme", "globex"]) == []
     async with nats_bus.client("installer") as nc:
-        assert await ensure_tenant(nc, "third")
-        assert not await ensure_tenant(nc, "third")
+        assert await ensure_stream(nc, "EVENTS_third") is True
+        assert await ensure_stream(nc, "EVENTS_third") is False
 
 
 @pytest.mark.parametrize(

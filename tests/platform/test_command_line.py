@@ -56,7 +56,7 @@ def test_a_readers_run_of_the_same_agent_is_denied_with_exit_code_3_reason_and_d
         (["runs", "show", "not-a-run", "--as", "acme/analyst"], 2),
         (["whoami", "--token", "garbage"], 7),
         (["token", "acme/analyst", "--ttl", "0"], 2),
-        (["trail", "show", "acme/analyst", "--as", "acme/reader"], 3),
+        (["trail", "show", "acme/analyst", "--as", "acme/reader"], 4),  # absent and forbidden answer alike
     ],
 )
 def test_what_cannot_be_done_says_why_and_exits_with_its_code(platform, arguments, code):

@@ -1,4 +1,4 @@
-"""For whoever deploys containers: `python -m remit_infra deploy DIR`, `python -m remit_infra streams HOME URL [TENANT...]`."""
+"""For whoever deploys containers: `python -m remit_infra deploy DIR`, then `... streams HOME URL [TENANT...]`."""
 
 from __future__ import annotations
 

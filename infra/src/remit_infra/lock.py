@@ -101,7 +101,7 @@ def down(home: Home, *, wait_seconds: float = 60.0) -> bool:
 
 
 def _take(descriptor: int) -> bool:
-    """Lock it for ourselves. Whoever asks for the holder locks it too, for an instant: so one refusal proves nothing."""
+    """Lock it for ourselves. Whoever asks for the holder locks it too, for an instant: one refusal proves nothing."""
     for _ in range(LOOKS):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

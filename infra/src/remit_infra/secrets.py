@@ -18,7 +18,7 @@ from remit_infra.files import write_atomically, write_once
 from remit_infra.nats import CALLOUT_ISSUER, CALLOUT_XKEY
 from remit_infra.permissions import table
 
-OPA_TOKEN: Final = "opa.token"
+OPA_TOKEN: Final = "opa.token"  # noqa: S105 - the name of a file
 """What the policy service shows to its OPA server."""
 
 SIGNING: Final = ("issuer", "permit", "ledger")

@@ -53,11 +53,6 @@ async def ensure_stream(nc: Client, stream: str, *, replicas: int = 1) -> bool:
     return created
 
 
-async def ensure_tenant(nc: Client, tenant: str, *, replicas: int = 1) -> bool:
-    """The tenant's EVENTS stream, made before the tenant itself; True when it was created."""
-    return await ensure_stream(nc, subjects.events_stream(tenant), replicas=replicas)
-
-
 async def ensure_streams(home: Home, url: str, tenants: Iterable[str], *, replicas: int = 1) -> list[str]:
     """RUNS and every tenant's EVENTS stream; returns the names of those that were created."""
     nc = await connect_installer(home, url)

@@ -61,7 +61,7 @@ class Client:
                 error_cb=self._violations.heard,
                 max_reconnect_attempts=5,
                 reconnect_time_wait=1,
-                connect_timeout=5,
+                connect_timeout=10,  # the bus itself waits 2 s for the auth service
                 allow_reconnect=True,
             )
         except (errors.AuthorizationError, errors.Error) as refused:

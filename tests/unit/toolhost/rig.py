@@ -19,7 +19,7 @@ from remit_contracts.fast_decisions import Obligation
 from remit_contracts.fast_leases import LeaseContent
 from remit_contracts.permits import PermitClaims, args_digest
 
-SECRET = 'sk/live+Zm9v=ba r&<7>"é'
+SECRET = 'sk/live+Zm9v=bar&<7>"%x'
 """With characters that URLs, JSON and HTML write differently."""
 
 TOOLS = """

@@ -151,6 +151,7 @@ def test_without_a_lease_there_is_no_call(rig: Rig, opener: LeaseOpener) -> None
         {"connection": "mail"},
         {"expires_at": 1.0},
         {"secret": ""},
+        {"secret": "a\r\nX-Injected: 1"},
     ],
 )
 def test_a_lease_for_anything_else_is_refused(rig: Rig, opener: LeaseOpener, changes: dict[str, Any]) -> None:

@@ -18,7 +18,9 @@ from remit_agent_runtime.toolhost.obligations import Bounds
 from remit_agent_runtime.toolhost.refusals import ToolRefused
 from remit_agent_runtime.toolhost.sql_tool import run_statement, statement_of
 
-ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) "
+ENDLESS_ROWS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n"
+ENDLESS_COUNT = ENDLESS_ROWS.replace("SELECT i FROM", "SELECT count(*) FROM")
+WIDE_ROWS = ENDLESS_ROWS.replace("SELECT i FROM n", "SELECT printf('%100d', i) FROM n LIMIT 100")
 
 
 @pytest.mark.parametrize(
@@ -91,19 +93,19 @@ def test_rows_over_the_cap_are_cut_and_counted(rig: Rig) -> None:
 
 
 def test_the_count_of_cut_rows_is_bounded(rig: Rig) -> None:
-    result = run(rig, f"{ENDLESS} SELECT i FROM n", Bounds(max_rows=1))
+    result = run(rig, ENDLESS_ROWS, Bounds(max_rows=1))
     assert result.withheld["rows_cut"] == 10_000
 
 
 def test_bytes_over_the_cap_cut_the_rest(rig: Rig) -> None:
-    result = run(rig, f"{ENDLESS} SELECT printf('%100d', i) FROM n LIMIT 100", max_bytes=1_024)
+    result = run(rig, WIDE_ROWS, max_bytes=1_024)
     assert 0 < len(result.content["rows"]) < 11
     assert result.content["truncated"] is True
 
 
 def test_an_endless_statement_is_stopped_at_the_tools_own_limit(rig: Rig) -> None:
     with pytest.raises(ToolRefused) as refused:
-        run(rig, f"{ENDLESS} SELECT count(*) FROM n", statement_seconds=0.1)
+        run(rig, ENDLESS_COUNT, statement_seconds=0.1)
     assert refused.value.refusal_code == "tool.timeout"
 
 
@@ -111,7 +113,7 @@ def test_a_statement_that_nobody_waits_for_any_more_is_stopped(rig: Rig) -> None
     stopped = threading.Event()
     stopped.set()
     definition = SqlTool(id="sql", source="sources/acme/flights.sqlite", statement_seconds=60)
-    sql = statement_of({"sql": f"{ENDLESS} SELECT count(*) FROM n"})
+    sql = statement_of({"sql": ENDLESS_COUNT})
     with pytest.raises(ToolRefused) as refused:
         run_statement(definition, rig.home, sql, Bounds(), deadline=time.monotonic() + 60, stopped=stopped)
     assert refused.value.refusal_code == "tool.timeout"

@@ -26,6 +26,7 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 from pydantic_ai.models import Model, ModelRequestParameters, infer_model
+from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
 from pydantic_ai.toolsets import AbstractToolset, ToolsetTool
@@ -67,7 +68,8 @@ async def run_agent(hand: RunInHand, *, gate: ToolGate, tools: Mapping[str, Tool
             name=str(definition.get("name", "agent")),
         )
         # Budgets are the run's own, kept by the gates: the loop's default of 50 requests would be a second, silent one.
-        result = await agent.run(hand.run.prompt, usage_limits=UsageLimits(request_limit=None))
+        async with agent:  # closes a provider's connections with the run
+            result = await agent.run(hand.run.prompt, usage_limits=UsageLimits(request_limit=None))
     except UserError as fault:
         raise AgentFailed({"code": "agent.model_unavailable", "reason": f"{name}: {fault}"}) from None
     except AgentRunError as fault:  # a provider's message may quote the key that it was given
@@ -81,12 +83,11 @@ async def run_agent(hand: RunInHand, *, gate: ToolGate, tools: Mapping[str, Tool
     return result.output
 
 
-class GatedModel(Model):
-    """What the loop takes for its model."""
+class GatedModel(WrapperModel):
+    """What the loop takes for its model; all but the request is the wrapped model's."""
 
     def __init__(self, inner: Model, name: str, hand: RunInHand) -> None:
-        super().__init__(settings=inner.settings, profile=inner.profile)
-        self._inner = inner
+        super().__init__(inner)
         self._name = name
         self._hand = hand
 
@@ -94,11 +95,6 @@ class GatedModel(Model):
     def model_name(self) -> str:
         """PROVIDER:NAME, or `scripted`."""
         return self._name
-
-    @property
-    def system(self) -> str:
-        """The provider."""
-        return self._inner.system
 
     async def request(
         self,
@@ -109,7 +105,7 @@ class GatedModel(Model):
         """Through the gate."""
 
         async def ask() -> ModelAnswer:
-            response = await self._inner.request(messages, model_settings, model_request_parameters)
+            response = await self.wrapped.request(messages, model_settings, model_request_parameters)
             return ModelAnswer(
                 _lean(_to_json([response])[0]), response.usage.input_tokens, response.usage.output_tokens
             )

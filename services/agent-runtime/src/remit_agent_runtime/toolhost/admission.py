@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from typing import Final
 
 from nacl.exceptions import CryptoError
@@ -24,6 +25,8 @@ from remit_contracts.permits import MISMATCH, USED, PermitClaims, PermitRefused,
 
 BEFORE_START: Final = "permit.before_start"
 """The permit is older than this process, which therefore cannot know whether it was used."""
+TOKEN: Final = re.compile(r"[\x21-\x7e]{1,8192}", re.ASCII)
+"""A little more than RFC 6750's b64token, as some servers issue; nothing that could end or begin a header."""
 MAX_LEASE_CHARACTERS: Final = 64 * 1024
 
 
@@ -72,8 +75,8 @@ class LeaseOpener:
             raise ToolRefused("the lease is on another connection than the tool's", code=LEASE_INVALID)
         if not now < lease.expires_at:
             raise ToolRefused("the lease has expired", code=LEASE_INVALID)
-        if not lease.secret:
-            raise ToolRefused("the lease holds no secret", code=LEASE_INVALID)
+        if not TOKEN.fullmatch(lease.secret):
+            raise ToolRefused("the leased credential is no bearer token (RFC 6750)", code=LEASE_INVALID)
         if not self._used.take(lease.lease, expires=lease.expires_at, now=now):
             raise ToolRefused("the lease has been used", code=LEASE_INVALID)
         return lease

@@ -29,8 +29,9 @@ class View(NamedTuple):
 
 
 class SourceSchema(NamedTuple):
-    """`others` are the names that are never offered, because nothing can be withheld from what they hold: virtual tables
-    and their shadow tables, and views that do not work."""
+    """All that has a name. `others` are never offered, because nothing can be withheld from what they hold: virtual
+    tables and their shadow tables, and views that do not work.
+    """
 
     tables: tuple[Table, ...]
     views: tuple[View, ...]
