@@ -6,7 +6,6 @@ the command line.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
@@ -22,8 +21,10 @@ import nats
 import pytest
 from nats.aio.client import Client as Nats
 
+from remit.cli.installation import Installer
 from remit.client import Client, connect
 from remit_contracts import subjects
+from remit_contracts.identity import Handle
 
 STARTS_WITHIN_SECONDS = 60
 STOPS_WITHIN_SECONDS = 40
@@ -99,7 +100,7 @@ class Platform:
 
     def cli(self, *arguments: str, timeout: float = 60) -> Finished:
         """Run `remit ...` on this home."""
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: PLW1510 (the exit code is what is tested)
             [sys.executable, "-m", "remit.cli", *arguments, "--home", str(self.home)],
             capture_output=True,
             text=True,
@@ -117,7 +118,8 @@ class Platform:
     @asynccontextmanager
     async def client(self, who: str, *, timeout_seconds: float = 10.0) -> AsyncIterator[Client]:
         """That user's own connection."""
-        token = await asyncio.to_thread(self.token, who)
+        async with self.service_connection("installer") as nc:
+            token = await Installer(nc).token(Handle.parse(who))
         async with connect(self.endpoints["nats"], token=token, timeout_seconds=timeout_seconds) as client:
             yield client
 

@@ -35,7 +35,10 @@ EVERYTHING = {
     **{f"evt {service}": f"remit.acme.u-1.evt.{service}.{'0' * 32}" for service in SERVICES},
     **{f"live {topic}": f"remit.acme.u-1.live.{topic}" for topic in ("directory", "refusal", "run.r-1", "other")},
     "job": "remit.acme.u-1.job.analyst",
-    **{f"inbox {name}": f"_INBOX_SVC.{name}.rq.1" for name in (*SERVICES, "installer", "sys", "auth-callout")},
+    **{
+        f"inbox {asker} for {answerer}": f"_INBOX_SVC.{asker}.{answerer}.1"
+        for asker, answerer in product((*SERVICES, "installer", "sys", "auth-callout"), SERVICES)
+    },
     "inbox of a user": "_INBOX.acme.u-1.s-1.token",
     "inbox of nobody": "_INBOX.token",
     "callout": "$SYS.REQ.USER.AUTH",
@@ -71,6 +74,12 @@ RELAY = {"INFO EVENTS_acme", "MSG.GET EVENTS_acme"}
 ANSWERS = {"inbox of a user", "live refusal"}
 
 
+def answers_of(answerer: str, *askers: str) -> set[str]:
+    """A service answers each asker in the part of the inbox that is for it; the installer has one inbox for all."""
+    named = {f"inbox {asker} for {answerer}" for asker in askers}
+    return named | {f"inbox installer for {service}" for service in SERVICES}
+
+
 def durable(stream: str, name: str) -> set[str]:
     calls = ("CREATE", "DURABLE.CREATE", "INFO", "MSG.NEXT")
     named = {f"consumer {call} {stream} {name}" for call in calls}
@@ -81,44 +90,47 @@ MAY_SAY = {
     "auth": RELAY
     | ANSWERS
     | {"evt auth", "live directory", "rpc credential-broker.user-key"}
-    | {"inbox policy", "inbox audit", "inbox installer"},
+    | answers_of("auth", "policy", "audit"),
     "policy": RELAY
     | {"evt policy", "rpc auth.describe-subject", "rpc auth.describe-tenant", "rpc credential-broker.user-key"}
-    | {"inbox agent-runtime", "inbox credential-broker", "inbox audit", "inbox installer"},
+    | answers_of("policy", "agent-runtime", "credential-broker", "audit"),
     "credential-broker": RELAY
     | ANSWERS
     | {"evt credential-broker", "rpc policy.decide"}
-    | {"inbox auth", "inbox policy", "inbox agent-runtime", "inbox audit", "inbox installer"},
+    | answers_of("credential-broker", "auth", "policy", "agent-runtime", "audit"),
     "agent-runtime": RELAY
     | ANSWERS
     | {"evt agent-runtime", "live run.r-1", "job", "INFO RUNS", "MSG.GET RUNS"}
     | {"rpc policy.decide", "rpc credential-broker.lease", "rpc credential-broker.user-key"}
-    | {"inbox audit", "inbox installer"}
+    | answers_of("agent-runtime", "audit")
     | durable("RUNS", "agent-runtime"),
     "audit": RELAY
     | ANSWERS
     | {"evt audit", "stream names", "stream list"}
     | {"rpc policy.decide", "rpc auth.resolve", "rpc credential-broker.user-key"}
     | {f"rpc {service}.{verb}" for service in SERVICES for verb in ("log-head", "republish")}
-    | {"inbox audit", "inbox installer"}
+    | answers_of("audit", "audit")
     | durable("EVENTS_acme", "audit"),
     "auth-callout": set(),
     "installer": {
         f"{call} {stream}" for call in ("CREATE", "UPDATE", "DELETE", "INFO") for stream in ("EVENTS_acme", "RUNS")
     }
-    | {"stream names", "stream list", "rpc audit.check"}
+    | {"stream names", "stream list", "rpc audit.check", "rpc policy.info", "rpc policy.redecide"}
     | {f"rpc auth.{verb}" for verb in (*VERBS["auth"], *SHARED_VERBS)}
     | {f"rpc {service}.{verb}" for service in SERVICES for verb in ("health", "metrics")},
     "sys": {"kick", "connections"},
 }
 
+def inbox_of(name: str) -> set[str]:
+    return {f"inbox {name} for {answerer}" for answerer in SERVICES}
+
+
 MAY_HEAR = {
-    **{service: {f"cmd {service}", f"inbox {service}"} for service in ("auth", "credential-broker", "agent-runtime")},
-    "audit": {"cmd audit", "inbox audit"},
-    "policy": {"inbox policy", "live directory"},
+    **{service: {f"cmd {service}"} | inbox_of(service) for service in SERVICES if service != "policy"},
+    "policy": {"live directory"} | inbox_of("policy"),
     "auth-callout": {"callout"},
-    "installer": {"inbox installer"},
-    "sys": {"inbox sys"},
+    "installer": inbox_of("installer"),
+    "sys": inbox_of("sys"),
 }
 
 

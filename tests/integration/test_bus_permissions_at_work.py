@@ -13,8 +13,10 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import APIError, BadRequestError
 
 from remit_chassis.nkeys import SignKey, XKey, decode_claims, encode_claims
+from remit_chassis.requester import Requester
 from remit_chassis.streams import ask_jetstream, check_stream, require_stream, stream_info
 from remit_contracts import subjects
+from remit_contracts.errors import Unavailable
 from remit_contracts.errors import Tampered, Unavailable
 from remit_infra.nats import CALLOUT_ISSUER, CALLOUT_XKEY
 from remit_infra.streams import configuration, ensure_stream, ensure_streams
@@ -79,8 +81,25 @@ async def test_an_answer_reaches_the_one_who_may_ask(bus: Bus) -> None:
 
         await policy.subscribe(subjects.any_request("rpc", "policy", "decide"), queue="policy", cb=decide)
         await seen_by_server(policy)
-        answer = await runtime.request(subjects.rpc("acme", "u-1", "policy", "decide"), b"{}", timeout=5)
-        assert answer.data == b"yes"
+        asking = Requester(runtime, subjects.service_inbox("agent-runtime"))
+        await asking.start()
+        assert await asking.ask(subjects.rpc("acme", "u-1", "policy", "decide"), b"{}") == b"yes"
+        await asking.stop()
+
+
+async def test_an_answer_is_taken_from_the_one_who_was_asked_and_from_nobody_else(bus: Bus) -> None:
+    async with bus.client("audit") as audit, bus.client("agent-runtime") as runtime:
+        asking = Requester(runtime, subjects.service_inbox("agent-runtime"))
+        await asking.start()
+        asked = await runtime.subscribe("_INBOX_SVC.agent-runtime.audit.1")
+        answer = await asking.send(subjects.rpc("acme", "u-1", "policy", "decide"), b"{}", timeout_seconds=1)
+        await audit.publish("_INBOX_SVC.agent-runtime.policy.1", b"forged")
+        assert "_inbox_svc.agent-runtime.policy.1" in str(await bus.refused(audit))
+        await runtime.publish("_INBOX_SVC.agent-runtime.audit.1", b"forged")  # as if audit might answer the runtime
+        with pytest.raises(Unavailable):
+            await answer
+        assert asked.subject
+        await asking.stop()
 
 
 async def test_a_reply_subject_chosen_by_the_asker_gives_no_right_to_publish_there(bus: Bus) -> None:

@@ -17,10 +17,10 @@ from typing import Any
 import msgspec
 import orjson
 import pytest
+from fixtures_nats import Bus
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from fixtures_nats import Bus
 from remit_agent_runtime.__main__ import compose
 from remit_agent_runtime.settings import AgentRuntimeSettings
 from remit_chassis.permits import PermitSigner
@@ -81,7 +81,7 @@ class Policy:
                     input_digest="i",
                     iat=now,
                     exp=now + 15,
-                )  # fmt: skip
+                )
             )
         return fast_decisions.DecisionAnswer(
             decision=allowed,

@@ -1,5 +1,8 @@
 """Lean request and reply: one inbox subscription, a counter as token, one sweep for all deadlines.
 
+The reply subject of a question to `policy` is `{inbox}.policy.{n}`: the server lets only policy publish there, and an
+answer is taken only from there, so no other service can answer in its place.
+
 nats-py's own request costs a `wait_for` a call; on the hot path this one takes its place (research: 5.6 us against
 2.0).
 """
@@ -26,7 +29,7 @@ class Requester:
 
     def __init__(self, nc: Client, inbox: str) -> None:
         self._nc = nc
-        self._inbox = f"{inbox}.rq"
+        self._inbox = inbox
         self._waiting: dict[int, tuple[asyncio.Future[bytes], float, str]] = {}
         self._count = 0
         self._loop = asyncio.get_running_loop()
@@ -34,7 +37,7 @@ class Requester:
 
     async def start(self) -> None:
         """Subscribe to the inbox."""
-        await self._nc.subscribe(f"{self._inbox}.*", cb=self._arrived, pending_msgs_limit=-1, pending_bytes_limit=-1)
+        await self._nc.subscribe(f"{self._inbox}.*.*", cb=self._arrived, pending_msgs_limit=-1, pending_bytes_limit=-1)
         self._sweeper = self._loop.create_task(self._sweep())
 
     async def stop(self) -> None:
@@ -53,7 +56,7 @@ class Requester:
         self._waiting[self._count] = (answer, self._loop.time() + timeout_seconds, subject)
         number = self._count
         try:
-            await self._nc.publish(subject, payload, reply=f"{self._inbox}.{number}", headers=headers)
+            await self._nc.publish(subject, payload, reply=f"{self._inbox}.{_answerer(subject)}.{number}", headers=headers)
         except BaseException:
             self._waiting.pop(number, None)
             raise
@@ -66,10 +69,14 @@ class Requester:
         return checked(await (await self.send(subject, payload, headers=headers, timeout_seconds=timeout_seconds)))
 
     async def _arrived(self, message: Msg) -> None:
-        waiting = self._waiting.pop(_token(message.subject), None)
-        if waiting is None or waiting[0].done():
+        _, answerer, token = message.subject.rsplit(".", 2)
+        number = int(token) if token.isdigit() else 0
+        waiting = self._waiting.get(number)
+        if waiting is None or answerer != _answerer(waiting[2]):
             return
-        answer, _, subject = waiting
+        answer, _, subject = self._waiting.pop(number)
+        if answer.done():
+            return
         headers: Any = message.headers
         if headers and headers.get("Status") == "503" and not message.data:
             answer.set_exception(Unavailable(f"nobody answers {_verb(subject)}: is that service running?"))
@@ -97,9 +104,8 @@ def checked(answer: bytes) -> bytes:
     return answer
 
 
-def _token(subject: str) -> int:
-    text = subject.rpartition(".")[2]
-    return int(text) if text.isdigit() else 0
+def _answerer(subject: str) -> str:
+    return subject.split(".", 5)[4]
 
 
 def _verb(subject: str) -> str:

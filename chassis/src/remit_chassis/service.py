@@ -19,9 +19,12 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
+from faststream.nats import NatsBroker, NatsNKey  # here, not later: `remit up` imports once and forks
 
 from remit_chassis import logs, operations, readiness, telemetry
 from remit_chassis.endpoints import DEFAULT_MAX_BYTES, Endpoint, Handler, decoding
+from remit_chassis.eventstore.stores import EventStores
+from remit_chassis.keyring import BrokerUserKeys
 from remit_chassis.requester import Requester
 from remit_chassis.settings import ServiceSettings, read_hex_secret
 from remit_contracts import subjects
@@ -31,12 +34,10 @@ from remit_contracts.messages import Command, encode
 from remit_contracts.operations import Check, Health
 
 if TYPE_CHECKING:
-    from faststream.nats import NatsBroker
     from nats.aio.client import Client
     from nats.aio.msg import Msg
     from pydantic import BaseModel
 
-    from remit_chassis.eventstore.stores import EventStores
     from remit_chassis.keyring import UserKeys
 
 C = TypeVar("C", bound=Command)
@@ -208,9 +209,6 @@ class Service:
 
     async def start(self) -> None:
         """Connect, open the stores, run the start hooks, then answer."""
-        from remit_chassis.eventstore.stores import EventStores
-        from remit_chassis.keyring import BrokerUserKeys
-
         broker = self._broker = self._make_broker()
         operations.register(self)
         for endpoint in self._endpoints:
@@ -284,8 +282,6 @@ class Service:
     # -- the bus ---------------------------------------------------------------------------------------------------
 
     def _make_broker(self) -> NatsBroker:
-        from faststream.nats import NatsBroker, NatsNKey
-
         tls: dict[str, Any] = {}
         if self.settings.nats_ca_file:
             import ssl

@@ -158,6 +158,7 @@ class Tampered(Refusal):
 
 
 _BY_FAMILY: dict[str, type[Refusal]] = {
+    "request": MalformedCommand,
     "policy": Denied,
     "absent": Absent,
     "conflict": Conflict,

@@ -38,6 +38,8 @@ ASKS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     INSTALLER: (
         ("auth", "*"),
         ("audit", "check"),
+        ("policy", "info"),
+        ("policy", "redecide"),
         *((service, verb) for service in SERVICES for verb in ("health", "metrics")),
     ),
 }
@@ -120,7 +122,11 @@ def _asks(asker: str) -> list[str]:
 
 
 def _answers(service: str) -> list[str]:
-    return [_own_inbox(asker) for asker, asked in ASKS.items() if any(answerer == service for answerer, _ in asked)]
+    """The installer's client has one inbox for all; a service has one for each that it asks: see chassis' requester."""
+    askers = [asker for asker, asked in ASKS.items() if any(answerer == service for answerer, _ in asked)]
+    return [
+        _own_inbox(asker) if asker == INSTALLER else f"{subjects.service_inbox(asker)}.{service}.>" for asker in askers
+    ]
 
 
 def _own_inbox(name: str) -> str:

@@ -14,9 +14,9 @@ from typing import NoReturn
 
 from remit_chassis.readiness import READY_FD
 from remit_contracts.errors import Refusal
+from remit_infra.signals import HANDLED
 
 _PR_SET_PDEATHSIG = 1
-_HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 _LOG_LIMIT_BYTES = 16 * 1024 * 1024
 
 
@@ -58,13 +58,13 @@ class Child:
         sys.stdout.flush()
         sys.stderr.flush()
         # A SIGTERM that came before the child has put the handlers back would be counted by a copy of the parent's.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+        signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
         try:
             self.pid = os.fork()
             if self.pid == 0:
                 _live(part, log, parent, announcing, (*inherited, self.announcements))
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
             os.close(announcing)
 
     def look(self) -> None:
@@ -123,9 +123,9 @@ def _live(part: Part, log: Path, parent: int, announcing: int, inherited: Iterab
     try:
         _die_with(parent)
         signal.set_wakeup_fd(-1)
-        for number in _HANDLED:
+        for number in HANDLED:
             signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
         if part.apart:
             os.setpgid(0, 0)
         for descriptor in inherited:

@@ -13,18 +13,18 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import Any, Final
 
-from remit_contracts.errors import Refusal
 from remit_infra import engines
 from remit_infra.home import Home
 from remit_infra.lock import holding
 from remit_infra.process import Child, Part
 from remit_infra.secrets import OPA_TOKEN
+from remit_infra.services import StartRefused, installed_services
+from remit_infra.signals import waking_signals
 from remit_infra.streams import ensure_streams
 
 Progress = Callable[[str, str], None]
@@ -37,12 +37,6 @@ FIRST_DELAY_SECONDS: Final = 0.2
 LONGEST_DELAY_SECONDS: Final = 10.0
 STEADY_SECONDS: Final = 30.0
 """After that long, a failure counts as the first one again."""
-
-
-class StartRefused(Refusal):
-    """Not everything became ready; what had started was stopped again."""
-
-    code = "start"
 
 
 class _Interrupted(Exception):
@@ -67,19 +61,6 @@ class _Seat:
     started_at: float
     delay_seconds: float = FIRST_DELAY_SECONDS
     restart_at: float | None = None
-
-
-def installed_services() -> dict[str, Callable[[], None]]:
-    """Every installed service, imported here so that children share memory. Raises StartRefused for a broken one."""
-    services: dict[str, Callable[[], None]] = {}
-    for entry in sorted(entry_points(group="remit.services")):
-        try:
-            services[entry.name] = entry.load()
-        except Exception as fault:
-            raise StartRefused(f"the service {entry.name} cannot be imported: {fault}") from fault
-    if not services:
-        raise StartRefused("no service is installed: install the remit platform, not the client alone")
-    return services
 
 
 class Supervisor:
@@ -117,7 +98,7 @@ class Supervisor:
         130. Raises AlreadyRunning, EngineRefused or StartRefused, each with one line for people. No process is left.
         """
         try:
-            with holding(self.home) as lock, self._listening_to_signals() as woken:
+            with holding(self.home) as lock, waking_signals(self._signalled) as woken:
                 self._descriptors = [lock, *woken]
                 self.home.remove_endpoints()
                 try:
@@ -299,26 +280,6 @@ class Supervisor:
         known = [*self._tasks, *(seat.child for seat in self._seats.values())]
         inherited = [*self._descriptors, *(child.announcements for child in known)]
         return Child(part, self.home.logs / f"{part.name}.log", inherited=inherited)
-
-    @contextmanager
-    def _listening_to_signals(self) -> Iterator[tuple[int, int]]:
-        """SIGINT, SIGTERM and SIGHUP are counted; they and SIGCHLD wake the loop through a pipe."""
-        reading, writing = os.pipe()
-        os.set_blocking(reading, False)
-        os.set_blocking(writing, False)
-        previous = {
-            number: signal.signal(number, self._signalled)
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
-        }
-        waking = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-        try:
-            yield reading, writing
-        finally:
-            signal.set_wakeup_fd(waking)
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-            os.close(reading)
-            os.close(writing)
 
     def _signalled(self, number: int, _frame: object) -> None:
         if number != signal.SIGCHLD:

@@ -8,9 +8,9 @@ from typing import Any
 
 import orjson
 import pytest
+from unit.agent_runtime.world import TENANT, World
 
 from remit_agent_runtime.worker import Cancellation
-from unit.agent_runtime.world import TENANT, World
 
 SECRET = "sk-canary-0123456789"
 
@@ -29,9 +29,12 @@ class Provider:
                 name, _, value = header.decode().partition(":")
                 length = int(value) if name.lower() == "content-length" else length
             self.requests.append((path, orjson.loads(await reader.readexactly(length))))
-            body = orjson.dumps(self.answer(path) if self.status == 200 else {"error": {"message": f"bad key {SECRET}"}})
+            body = orjson.dumps(
+                self.answer(path) if self.status == 200 else {"error": {"message": f"bad key {SECRET}"}}
+            )
             writer.write(
-                b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (self.status, len(body), body)
+                b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+                % (self.status, len(body), body)
             )
             await writer.drain()
         writer.close()
@@ -40,7 +43,14 @@ class Provider:
         first = len(self.requests) == 1
         arguments = '{"sql": "SELECT 1"}'
         if path.endswith("/responses"):
-            call = {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "sql", "arguments": arguments, "status": "completed"}
+            call = {
+                "type": "function_call",
+                "id": "fc_1",
+                "call_id": "c1",
+                "name": "sql",
+                "arguments": arguments,
+                "status": "completed",
+            }
             words = {
                 "type": "message", "id": "m1", "role": "assistant", "status": "completed",
                 "content": [{"type": "output_text", "text": "One.", "annotations": []}],
@@ -54,7 +64,11 @@ class Provider:
                 },
             }  # fmt: skip
         tool_calls = [{"id": "c1", "type": "function", "function": {"name": "sql", "arguments": arguments}}]
-        message = {"role": "assistant", "content": None, "tool_calls": tool_calls} if first else {"role": "assistant", "content": "One."}
+        message = (
+            {"role": "assistant", "content": None, "tool_calls": tool_calls}
+            if first
+            else {"role": "assistant", "content": "One."}
+        )
         return {
             "id": "x", "object": "chat.completion", "created": 1, "model": "m",
             "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls" if first else "stop"}],

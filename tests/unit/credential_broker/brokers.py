@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -105,7 +104,7 @@ class Broker:
             clock=self._clock,
             new_id=uuid4,
         )
-        self.history = LeaseHistory(self.store_of, self.live)
+        self.history = LeaseHistory(self.store_of, self.lease_records, self.live)
 
     async def start(self) -> None:
         reading = ReadBack(
@@ -183,12 +182,9 @@ class Broker:
         box = Box(self.tool_host, PublicKey(bytes.fromhex(self.connections.sealing_key)))
         return LeaseContent.from_bytes(box.decrypt(base64.b64decode(answer.sealed)))
 
-    async def recorded(self) -> None:
-        """Every lease so far is stored, or known not to be."""
-        await asyncio.gather(*(lease.recorded for lease in self.live._leases.values()), return_exceptions=True)
-
     async def events(self, tenant: str = "acme", topic: str = "broker.") -> list[Any]:
         """Decoded events whose topic begins so."""
+        await self.lease_records.settled()
         store = self.store_of(tenant)
         return [await store.decode(each) for each in await store.read(1, 10_000) if each.topic.startswith(topic)]
 

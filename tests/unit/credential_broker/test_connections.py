@@ -238,7 +238,7 @@ async def test_a_canary_is_found_in_no_event_answer_log_or_file(tmp_path: Path, 
                 await broker.lease(broker.permit(BOB), BOB)
             said += [lease, refusal.value.as_dict(), broker.connections.list(ALICE), repr(broker.opened(lease))]
             assert broker.opened(lease).secret == CANARY
-            await broker.recorded()
+            await broker.lease_records.settled()
             said += [await broker.history.newest(ALICE, 10), [vars(event) for event in await broker.events()]]
             said += [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
             said.append(await broker.connections.revoke("desk", ALICE))

@@ -256,7 +256,7 @@ async def test_the_issue_is_recorded_under_the_permits_own_id(broker: Broker) ->
     await broker.connect()
     claims = broker.claims()
     await broker.lease(broker.policy.sign(claims))
-    await broker.recorded()
+    await broker.lease_records.settled()
     (issued,) = await broker.events(topic=Lease.Issued.TOPIC)
     assert issued.originator_id == Lease.id_of("acme", claims.jti)
     assert (issued.jti, issued.run, issued.tool, issued.connection) == (claims.jti, RUN, "weather-desk", "desk")
@@ -293,13 +293,13 @@ async def test_while_the_store_cannot_be_written_no_lease_is_issued_and_then_wha
         await broker.connect()
         disk.full = True
         first = await broker.lease(broker.permit())
-        await broker.recorded()
+        await broker.lease_records.settled()
         for _ in range(3):
             with pytest.raises(Unavailable):
                 await broker.lease(broker.permit())
         disk.full = False
         second = await broker.lease(broker.permit())
-        await broker.recorded()
+        await broker.lease_records.settled()
         issued = [event.originator_id.hex for event in await broker.events(topic=Lease.Issued.TOPIC)]
     assert issued == [first.lease_id, second.lease_id]
 
@@ -311,7 +311,7 @@ async def test_what_could_not_be_recorded_is_recorded_at_the_end(tmp_path: Path,
         await broker.connect()
         disk.full = True
         lease = await broker.lease(broker.permit())
-        await broker.recorded()
+        await broker.lease_records.settled()
         disk.full = False
     async with running(tmp_path, clocks) as broker:
         assert [event.originator_id.hex for event in await broker.events(topic="broker.Lease.")] == [lease.lease_id]
@@ -346,7 +346,7 @@ async def test_a_lease_from_before_a_restart_is_revoked_with_its_connection(tmp_
 async def test_a_lease_ends_by_the_clock_that_cannot_be_set(broker: Broker, clocks: Clocks) -> None:
     await broker.connect()
     await broker.lease(broker.permit())
-    await broker.recorded()
+    await broker.lease_records.settled()
     clocks.now -= timedelta(days=365)
     clocks.passed += 29.9
     assert [row.status for row in (await broker.history.newest(ALICE, 10)).leases] == ["live"]
@@ -362,7 +362,7 @@ async def test_one_sees_ones_own_leases_newest_first(broker: Broker, clocks: Clo
         mine.append((await broker.lease(broker.permit(ALICE), ALICE)).lease_id)
         await broker.lease(broker.permit(BOB), BOB)
         clocks.pass_time(1)
-    await broker.recorded()
+    await broker.lease_records.settled()
     assert [row.lease_id for row in (await broker.history.newest(ALICE, 3)).leases] == mine[:1:-1]
     assert [row.lease_id for row in (await broker.history.newest(ALICE, 100)).leases] == mine[::-1]
     assert (await broker.history.newest(GUS, 100)).leases == ()
@@ -371,7 +371,7 @@ async def test_one_sees_ones_own_leases_newest_first(broker: Broker, clocks: Clo
 async def test_the_events_of_a_users_leases_cannot_be_read_once_the_user_is_erased(broker: Broker) -> None:
     await broker.connect(BOB, shared=True)
     await broker.lease(broker.permit(ALICE))
-    await broker.recorded()
+    await broker.lease_records.settled()
     broker.vault.destroy_user_key("acme", "u-alice")
     broker.user_keys.forget("acme", "u-alice")
     with pytest.raises(Absent):

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from remit_infra import engines
+from remit_infra import engines, services
 from remit_infra.engines import EngineRefused, claim_port, nats_server_program, opa_rules
+from remit_infra.services import StartRefused, installed_services
 
 
 def test_a_missing_bus_server_is_named_with_the_package_that_brings_it(
@@ -65,3 +66,30 @@ def test_opa_itself_lets_in_only_who_holds_the_token(tmp_path: Path, question: s
     command = ["opa", "eval", "-f", "raw", "-I", "-d", str(tmp_path / "authz.rego"), "data.system.authz.allow"]
     answer = subprocess.run(command, input=question, capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == str(allowed).lower()
+
+
+class _Entry:
+    def __init__(self, name: str, fault: Exception | None = None) -> None:
+        self.name = name
+        self._fault = fault
+
+    def __lt__(self, other: _Entry) -> bool:
+        return self.name < other.name
+
+    def load(self) -> str:
+        if self._fault:
+            raise self._fault
+        return f"main of {self.name}"
+
+
+def test_a_service_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [_Entry("policy", ImportError("no module named opa")), _Entry("auth")]
+    monkeypatch.setattr(services, "entry_points", lambda group: found)
+    with pytest.raises(StartRefused, match="the service policy cannot be imported: no module named opa"):
+        installed_services()
+
+
+def test_a_client_without_services_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "entry_points", lambda group: [])
+    with pytest.raises(StartRefused, match="no service is installed"):
+        installed_services()

@@ -8,12 +8,12 @@ from uuid import UUID
 
 import orjson
 import pytest
-from unit.policy.tenants import ROLES, call, codes, described, embedded
+from unit.policy.tenants import ROLES, call, codes, described, embedded, grant
 
 from remit_chassis.permits import PermitSigner, PermitVerifier
 from remit_contracts import fast_decisions as fast
 from remit_contracts.decisions import Redecide
-from remit_contracts.directory import SubjectDescribed
+from remit_contracts.directory import RoleDefinition, SubjectDescribed
 from remit_contracts.errors import Absent, Conflict, MalformedCommand, Unavailable
 from remit_contracts.fast_decisions import DecisionAnswer
 from remit_contracts.identity import Caller
@@ -335,6 +335,22 @@ async def test_only_an_exact_result_allows(result):
 )
 async def test_nothing_but_a_named_tool_call_is_given_a_permit(place, request_):
     answer = await place.decide(request_)
+    assert (answer.decision, answer.context.permit) == (True, None)
+
+
+@pytest.mark.parametrize(("action", "resource_type"), [("data.read", "tool"), ("tool.call", "agent")])
+async def test_neither_the_action_nor_the_type_alone_makes_a_tool_call(place, action, resource_type):
+    place.tenant_roles = {"analyst": RoleDefinition(permissions=(grant(action, "*", "*"),))}
+    answer = await place.decide(
+        fast.ask(
+            user="u-1",
+            action=action,
+            resource_type=resource_type,
+            resource_id="sql",
+            tenant="acme",
+            context=call().context,
+        )
+    )
     assert (answer.decision, answer.context.permit) == (True, None)
 
 

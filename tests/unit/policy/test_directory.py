@@ -8,7 +8,7 @@ from unit.policy.tenants import described
 from remit_contracts.directory import SubjectDescribed
 from remit_contracts.errors import Absent, Unavailable
 from remit_policy import directory as module
-from remit_policy.directory import FRESH_SECONDS, Directory
+from remit_policy.directory import FRESH_SECONDS, Directory, FreshCache
 
 
 class Auth:
@@ -96,16 +96,25 @@ async def test_the_same_user_id_in_two_tenants_is_two_users(auth, directory):
     assert (await directory.standing("globex", "u-1"))[0].roles == ()
 
 
-async def test_an_answer_that_was_under_way_at_the_notice_is_not_believed(auth, directory):
-    auth.answering.clear()
-    asking = asyncio.ensure_future(directory.standing("acme", "u-1"))
-    while not auth.asked:
+async def test_an_answer_that_was_under_way_at_the_notice_is_not_believed(clock):
+    state, gate, asked = ["old"], asyncio.Event(), []
+
+    async def ask(tenant, user):
+        answer = state[0]
+        asked.append(answer)
+        await gate.wait()
+        return answer
+
+    cache = FreshCache(ask, monotonic=clock)
+    asking = asyncio.ensure_future(cache.get(("acme", "u-1")))
+    while not asked:
         await asyncio.sleep(0)
-    auth.roles, auth.revision = (), 8
-    directory.forget("acme")
-    auth.answering.set()
-    assert (await asking)[0].roles == ()
-    assert auth.count("describe-subject") == 2
+    state[0] = "new"
+    cache.forget("acme")
+    gate.set()
+    assert await asking == "new"
+    assert cache.fresh(("acme", "u-1")) == "new"
+    assert asked == ["old", "new"]
 
 
 async def test_many_at_once_ask_once(auth, directory):

@@ -38,6 +38,7 @@ tools:
 """
 
 SOURCE = """
+PRAGMA synchronous = OFF;
 CREATE TABLE flights (
   carrier TEXT COLLATE NOCASE, flight INTEGER, tailnum TEXT, owner_hint TEXT AS (lower(tailnum)), dest TEXT
 );

@@ -54,13 +54,13 @@ def demo(*, keep: bool = False) -> int:
 
 
 async def _play(story: Story, folder: Path) -> None:
-    from remit import demo_data
+    from remit.demo_data import install, point_weather_desk
     from remit_infra.home import Home
 
     with WeatherDesk() as desk:
         home = Home.create(folder / "home")
-        demo_data.install(home.path)
-        demo_data.point_weather_desk(home.path, desk.address)
+        install(home.path)
+        point_weather_desk(home.path, desk.address)
 
         async def start(step: Step) -> str:
             await platform.__aenter__()

@@ -39,9 +39,9 @@ def up(*, demo: bool = False, nats_port: int | None = None) -> int:
     began = time.perf_counter()
     home = Home.create(current.home)
     if demo:
-        from remit import demo_data
+        from remit.demo_data import install
 
-        demo_data.install(home.path)
+        install(home.path)
 
     def progress(name: str, state: str) -> None:
         if (name, state) == ("remit", "ready"):

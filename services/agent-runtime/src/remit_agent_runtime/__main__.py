@@ -42,7 +42,7 @@ class LateStores:
 
 
 def compose(settings: AgentRuntimeSettings, *, user_keys: UserKeys | None = None) -> Service:
-    """The service, with everything that it starts and stops. Users' keys come from the credential broker unless given."""
+    """The service, with all that it starts and stops. Users' keys come from the credential broker unless given."""
     service = Service("agent-runtime", settings, user_keys=user_keys)
     host = ToolHostClient(
         home=settings.home,
@@ -123,7 +123,8 @@ def _live(service: Service, host: ToolHostClient, queue: RunQueue, jobs: Jobs, s
     service.on_start(host.start)
     service.on_ready(begin_work)
     service.on_stop(host.close)
-    service.on_stop(queue.close)  # hooks end in reverse: first the work, then its tools
+    service.on_stop(queue.close)
+    service.on_stop(jobs.close)  # hooks end in reverse: first what brings work, then the work, then its tools
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ finds its run ended.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
@@ -44,6 +45,7 @@ class Jobs:
         self._queue = queue
         self._limit = limit
         self._subscription: JetStreamContext.PullSubscription | None = None
+        self._closed = False
 
     async def publish(self, tenant: str, user: str, agent: str, run_id: UUID) -> None:
         """Put a run in line; raises Unavailable when the bus did not take it."""
@@ -64,17 +66,19 @@ class Jobs:
             raise Unavailable(f"the work queue did not take the job: {fault or type(fault).__name__}") from None
 
     async def consume(self) -> None:
-        """Hand jobs to the queue as long as it has room; never returns, and outlives the bus."""
+        """Hand jobs to the queue as long as it has room, until closed; outlives the bus."""
         from nats.errors import Error
 
-        while True:
+        while not self._closed:
             try:
                 subscription = await self._bound()
                 for message in await self._fetch(subscription):
                     self._hand_over(message)
             except (Error, OSError, Unavailable) as fault:
+                if self._closed:
+                    return
                 structlog.get_logger().info("jobs.waiting", error=str(fault)[:200] or type(fault).__name__)
-                self._subscription = None  # the bus may have come back without the consumer
+                await self._let_go()  # the bus may have come back without the consumer
                 await asyncio.sleep(PAUSE_SECONDS)
 
     async def keep(self) -> None:
@@ -85,6 +89,19 @@ class Jobs:
                 await self._queue.keep_jobs()
             except Exception as fault:  # the bus is away: the jobs come again
                 structlog.get_logger().info("jobs.not_kept", error=str(fault)[:200])
+
+    async def close(self) -> None:
+        """Take no more jobs. Draining the connection would otherwise wait for a fetch that nobody reads."""
+        self._closed = True
+        await self._let_go()
+
+    async def _let_go(self) -> None:
+        from nats.errors import Error
+
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            with contextlib.suppress(Error, OSError):
+                await subscription.unsubscribe()
 
     async def _fetch(self, subscription: Any) -> list[Msg]:
         from nats.errors import TimeoutError as NothingYet

@@ -79,7 +79,7 @@ def build(settings: BrokerSettings) -> Service:
         service,
         connections=connections,
         leasing=leasing,
-        history=LeaseHistory(store_of, live),
+        history=LeaseHistory(store_of, lease_records, live),
         user_keys=user_keys,
         boxes=boxes,
     )

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 Probe = Callable[[str, str, str], Awaitable[ProbeResult]]
 """`probe(host, path, secret)`."""
 
-RevokeLeases = Callable[[str, UUID], Awaitable[None]]
-"""`revoke_leases(tenant, connection id)`."""
+RevokeLeases = Callable[[UUID], Awaitable[None]]
+"""`revoke_leases(connection id)`."""
 
 
 class ConnectionAbsent(Absent):
@@ -165,7 +165,7 @@ class Connections:
             lambda fresh: fresh.revoke(by=caller.user, decision=decision, at=self._clock()),
         )
         await self._secrets.destroy(caller.tenant, revoked.owner, revoked.secret_id)
-        await self._revoke_leases(caller.tenant, revoked.id)
+        await self._revoke_leases(revoked.id)
         return shown(revoked)
 
     def _find(self, name: str, caller: Caller) -> Connection:

@@ -9,6 +9,7 @@ from uuid import UUID
 from remit_contracts.events import Envelope
 from remit_contracts.identity import Caller
 from remit_contracts.leases import LeaseRow, LeasesListed, LeaseStatus
+from remit_credential_broker.lease_records import LeaseRecords
 from remit_credential_broker.leases import Lease
 from remit_credential_broker.live_leases import LiveLeases
 
@@ -22,12 +23,14 @@ LONGEST_STRETCH: Final = 50_000
 class LeaseHistory:
     """Leases of all tenants, one user's at a time."""
 
-    def __init__(self, store_of: Callable[[str], EventStore], live: LiveLeases) -> None:
+    def __init__(self, store_of: Callable[[str], EventStore], records: LeaseRecords, live: LiveLeases) -> None:
         self._store_of = store_of
+        self._records = records
         self._live = live
 
     async def newest(self, caller: Caller, limit: int) -> LeasesListed:
         """The caller's own."""
+        await self._records.settled()
         store = self._store_of(caller.tenant)
         issued, revoked = await self._envelopes(store, caller.user, limit)
         events = [await store.decode(envelope) for envelope in issued]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from remit_chassis.eventstore.store import EventStore
 
 MAX_REASON_CHARACTERS: Final = 500
+REVOKED_AT_ONCE: Final = 256
 
 Facts = dict[str, Any]
 """The arguments of `Lease.issue`."""
@@ -55,10 +56,15 @@ class LeaseRecords:
         """Queue the event; `until` is monotonic."""
         recorded = self._store_of(caller.tenant).save_later(Lease.issue(**facts), user=caller.user)
         self._saving.add(recorded)
-        recorded.add_done_callback(partial(self._settled, caller, facts))
+        recorded.add_done_callback(partial(self._note, caller, facts))
         self._live.add(LiveLease(facts["lease_id"], caller.tenant, caller.user, connection_id, until, recorded))
 
-    def _settled(self, caller: Caller, facts: Facts, recorded: asyncio.Future[int]) -> None:
+    async def settled(self) -> None:
+        """Return when what was issued until now is stored, or known not to be."""
+        if self._saving:
+            await asyncio.wait(list(self._saving))
+
+    def _note(self, caller: Caller, facts: Facts, recorded: asyncio.Future[int]) -> None:
         self._saving.discard(recorded)
         if recorded.cancelled() or (fault := recorded.exception()) is None:
             return
@@ -87,8 +93,7 @@ class LeaseRecords:
 
     async def make_all_good(self) -> None:
         """Before the end: what is still unrecorded, as far as the stores take it."""
-        if self._saving:
-            await asyncio.wait(self._saving)
+        await self.settled()
         for tenant in list(self._unrecorded):
             try:
                 await self.require_writable(tenant)
@@ -113,16 +118,20 @@ class LeaseRecords:
                 "lease.refusal_unrecorded", code=refusal.refusal_code, tenant=caller.tenant, fault=fault.reason
             )
 
-    async def revoke_on(self, tenant: str, connection_id: UUID) -> None:
+    async def revoke_on(self, connection_id: UUID) -> None:
         """End every lease on a connection; what is under way at the tool host ends by its expiry."""
-        store = self._store_of(tenant)
-        for ended in self._live.take_of(connection_id):
-            try:
-                await ended.recorded
-                lease = await store.load(Lease, ended.lease_id)
-                lease.revoke(reason="the connection was revoked", at=self._clock())
-                await store.save(lease, user=ended.user)
-            except Refusal as fault:
-                structlog.get_logger().error(
-                    "lease.revocation_unrecorded", lease_id=ended.lease_id.hex, tenant=tenant, fault=fault.reason
-                )
+        ended = self._live.take_of(connection_id)
+        for first in range(0, len(ended), REVOKED_AT_ONCE):
+            await asyncio.gather(*map(self._revoke, ended[first : first + REVOKED_AT_ONCE]))
+
+    async def _revoke(self, ended: LiveLease) -> None:
+        store = self._store_of(ended.tenant)
+        try:
+            await ended.recorded
+            lease = await store.load(Lease, ended.lease_id)
+            lease.revoke(reason="the connection was revoked", at=self._clock())
+            await store.save(lease, user=ended.user)
+        except Refusal as fault:
+            structlog.get_logger().error(
+                "lease.revocation_unrecorded", lease_id=ended.lease_id.hex, tenant=ended.tenant, fault=fault.reason
+            )

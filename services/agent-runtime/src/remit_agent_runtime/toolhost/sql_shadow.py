@@ -16,6 +16,7 @@ are secret, may read the source, and only the columns that they need.
 
 from __future__ import annotations
 
+import re
 import secrets
 import sqlite3
 from collections.abc import Iterator
@@ -37,6 +38,8 @@ _FUNCTIONS: Final = (
 )
 FUNCTIONS: Final = frozenset(_FUNCTIONS.split())
 """What a statement may call; nothing here reads files, loads code or tells of the process."""
+
+_PLAIN: Final = re.compile(r"\w+", re.ASCII)
 
 TABLE_FUNCTIONS: Final = frozenset({"json_each", "json_tree"})
 
@@ -77,9 +80,14 @@ class Shadow:
         """The tables and views that a statement may name."""
         return ", ".join(self._offered) or "none"
 
-    def statements(self) -> Iterator[str]:
-        """What makes the views, once the source is attached."""
+    def statements(self, sql: str) -> Iterator[str]:
+        """What makes the views that `sql` can name, once the source is attached: to make all costs more than most
+        statements do."""
+        text = sql.lower()
+        views = [view for view in self._views if _may_name(text, view.name)]
         for table in self._tables:
+            if not views and not _may_name(text, table.name):
+                continue
             masked = self._masked[table.name.lower()]
             columns = ", ".join(
                 f"NULL AS {_quoted(column)}" if column in masked else _quoted(column) for column in table.columns
@@ -90,10 +98,12 @@ class Shadow:
             # Names are quoted by doubling, values are literals made here: a view can hold no parameters.
             yield f"CREATE TEMP VIEW {inner} AS SELECT {columns} FROM {source}.{_quoted(table.name)}{where}"  # noqa: S608
             yield f"CREATE TEMP VIEW {_quoted(table.name)} AS SELECT * FROM {inner}"  # noqa: S608
-        for view in self._views:
+        for view in self._views if views else ():  # one may be made of others
             # SQLite stores the statement as `CREATE VIEW name ...`; unqualified names in it now mean the views above.
             yield "CREATE TEMP VIEW" + view.statement.removeprefix("CREATE VIEW")
         for name in self._hidden:
+            if not views and not _may_name(text, name):
+                continue
             yield f"CREATE TEMP VIEW {_quoted(name)} AS SELECT NULL AS withheld WHERE 0"
 
     def authorize(
@@ -162,6 +172,11 @@ class Shadow:
 
     def _inner_name(self, table: str) -> str:
         return f"t{self._token}_{table}"
+
+
+def _may_name(text: str, name: str) -> bool:
+    """Whether a statement (in lower case) can name this table: a plain name stands in it literally, however quoted."""
+    return not _PLAIN.fullmatch(name) or name.lower() in text
 
 
 def _quoted(name: str) -> str:

@@ -99,7 +99,7 @@ def _open(source: Path, shadow: Shadow, sql: str) -> sqlite3.Connection:
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA temp_store = MEMORY")
         connection.execute(f"ATTACH ? AS {shadow.source}", (uri_of(source),))
-        for statement in shadow.statements():
+        for statement in shadow.statements(sql):
             connection.execute(statement)
         for function in TABLE_FUNCTIONS:
             if function in sql.lower():  # its first use declares a table, which the authorizer would refuse

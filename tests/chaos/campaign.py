@@ -1,0 +1,315 @@
+"""A campaign: a whole platform under load, and kill -9 of its parts at moments that a seed draws.
+
+A kill counts as a hit when the stores, looked at right after it, have runs that were accepted and not ended. Recovery is
+measured from the kill until the part is there again and says that it is ready, a run that was accepted after the kill has
+completed, and the ledger has what was stored before the kill.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import statistics
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nats
+import orjson
+from chaos import checks
+from chaos.effect_desk import EffectDesk
+from chaos.load import USERS, History, Load, connect_desk, equip
+from chaos.record import Record
+from fixtures_platform import Platform
+from nats.errors import Error as NatsError
+
+from remit.cli.installation import Installer
+from remit_audit.sweep import read_stream
+from remit_chassis.streams import stream_info
+from remit_contracts import subjects
+from remit_contracts.errors import Refusal, Unavailable
+from remit_contracts.events import Envelope
+from remit_contracts.identity import Handle
+from remit_contracts.subjects import SERVICES
+
+BUS = "nats"
+PARTS = (*SERVICES, BUS)
+RECOVERS_WITHIN_SECONDS = 45.0
+"""The stated bound: 10 s of the supervisor's longest back-off and 10 s of the tool gate's patience are in it, and a machine
+whose two cores do other work as well."""
+ENDS_WITHIN_SECONDS = 90.0
+LOOK_SECONDS = 0.05
+TOGETHER = 0.25
+"""Part of the kills that follow the one before at once, while that part is still away."""
+
+
+@dataclass
+class Kill:
+    """One kill; seconds count from the campaign's start."""
+
+    part: str
+    at_seconds: float
+    runs_in_flight: int
+    calls_in_flight: int
+    recovered_seconds: float = 0.0
+
+
+@dataclass
+class Campaign:
+    """What happened. `faults` is what the checks found, and what no user should have been answered."""
+
+    seed: str
+    kills: list[Kill] = field(default_factory=list)
+    history: History = field(default_factory=History)
+    runs: checks.Runs = field(default_factory=checks.Runs)
+    effects: int = 0
+    unwitnessed: int = 0
+    unanswered_effects: int = 0
+    events: int = 0
+    settled_seconds: float = 0.0
+    seconds: float = 0.0
+    faults: list[str] = field(default_factory=list)
+
+    def report(self) -> str:
+        """For people."""
+        ends = Counter(end for found in self.runs.ends.values() for end in found)
+        outcomes = Counter(outcome for call in self.runs.calls.values() for outcome in call.outcomes)
+        denied = sum(call.denied for call in self.runs.calls.values())
+        why = Counter(call.error for call in self.runs.calls.values() if call.error)
+        retried = sum(asked.attempts > 1 for asked in self.history.asked)
+        lines = [
+            f"seed {self.seed}: {len(self.kills)} kills in {self.seconds:.0f} s, "
+            f"{sum(kill.runs_in_flight > 0 for kill in self.kills)} of them with runs in flight",
+            f"{'part':<20}{'kills':>6}{'hits':>6}{'runs in flight':>16}{'open calls':>12}{'recovered, s: median':>22}{'max':>7}",
+        ]
+        for part in PARTS:
+            kills = [kill for kill in self.kills if kill.part == part]
+            if kills:
+                took = [kill.recovered_seconds for kill in kills]
+                lines.append(
+                    f"{part:<20}{len(kills):>6}{sum(kill.runs_in_flight > 0 for kill in kills):>6}"
+                    f"{sum(kill.runs_in_flight for kill in kills):>16}{sum(kill.calls_in_flight for kill in kills):>12}"
+                    f"{statistics.median(took):>22.1f}{max(took):>7.1f}"
+                )
+        lines += [
+            f"runs accepted {len(self.runs.accepted)} ({retried} asked for more than once): {_told(ends)}",
+            f"why runs failed or were cancelled: {_told(self.runs.errors)}",
+            f"tool calls {len(self.runs.calls)}: {_told(outcomes)}, denied {denied}; why they failed: {_told(why)}",
+            f"effects in the desk's ledger {self.effects}, of which {self.unanswered_effects} were never answered, and "
+            f"{self.effects - self.unwitnessed} found their authorisation in the store on arrival",
+            f"events {self.events}; all runs ended and all copies level {self.settled_seconds:.1f} s after the load",
+            f"refusals that users met: {_told(self.history.refusals)}; new connections {self.history.reconnects}",
+            f"faults: {len(self.faults)}",
+            *self.faults[:40],
+        ]
+        return "\n".join(lines)
+
+
+def _told(counted: Counter[str]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counted.most_common()) or "none"
+
+
+@dataclass
+class Stage:
+    """A running platform, its users' tokens, its desk, and what can be read of it."""
+
+    platform: Platform
+    desk: EffectDesk
+    record: Record
+    tokens: dict[str, str]
+    user_ids: dict[str, str]
+
+    def load(self, *, lanes: int, seed: str) -> Load:
+        """Users that are ready to start."""
+        return Load(self.platform.endpoints["nats"], self.tokens, lanes=lanes, seed=seed)
+
+
+@asynccontextmanager
+async def staged(platform: Platform, desk: EffectDesk) -> AsyncIterator[Stage]:
+    """Tools, agents, connections and tokens on a running platform."""
+    equip(platform.home, desk.address)
+    tokens: dict[str, str] = {}
+    user_ids: dict[str, str] = {}
+    url = platform.endpoints["nats"]
+    async with platform.service_connection("installer") as nc:
+        office = Installer(nc)
+        for who in USERS:
+            handle = Handle.parse(who)
+            tokens[who] = await office.token(handle)
+            user_ids[(await office.ask(handle.tenant, "auth", "resolve", {"handle": handle.handle}))["user"]] = who
+            await connect_desk(url, who, tokens[who], desk)
+    yield Stage(platform, desk, Record(platform.home), tokens, user_ids)
+
+
+async def until(fact: Callable[[], bool], *, within_seconds: float, what: str) -> float:
+    """Wait for a fact; seconds that it took. Fails, saying `what`, when it does not come true in time."""
+    began = time.monotonic()
+    while not await asyncio.to_thread(fact):
+        assert time.monotonic() - began < within_seconds, f"not within {within_seconds:g} s: {what}"
+        await asyncio.sleep(LOOK_SECONDS)
+    return time.monotonic() - began
+
+
+async def is_ready(platform: Platform, services: tuple[str, ...]) -> bool:
+    """Whether each service says so itself."""
+    try:
+        async with asyncio.timeout(3), platform.service_connection("installer") as nc:
+            return all([(await Installer(nc).health(service))["ready"] for service in services])
+    except (Refusal, NatsError, OSError, TimeoutError, nats.errors.NoServersError):
+        return False
+
+
+def ledger_reaches(record: Record, heads: dict[str, dict[str, int]]) -> bool:
+    """Whether every tenant's ledger has each service's events up to those numbers."""
+    for tenant, of_tenant in heads.items():
+        found = record.ledger_heads(tenant)
+        if any(found.get(service, 0) < head for service, head in of_tenant.items()):
+            return False
+    return True
+
+
+def pid_of(platform: Platform, part: str) -> int:
+    """As endpoints.json has it."""
+    return int(platform.endpoints["pids"][part])
+
+
+def schedule(drawn: random.Random, kills: int) -> Iterator[str]:
+    """Every part once in each round, in an order that is drawn."""
+    while True:
+        for part in drawn.sample(PARTS, len(PARTS)):
+            if kills <= 0:
+                return
+            kills -= 1
+            yield part
+
+
+async def kill_one(stage: Stage, part: str, began: float) -> tuple[Kill, asyncio.Task[None]]:
+    """Kill it, look at what that hit, and begin to measure its recovery."""
+    before = pid_of(stage.platform, part)
+    heads = {tenant: await asyncio.to_thread(stage.record.heads, tenant) for tenant in stage.record.tenants()}
+    killed_at = time.monotonic()
+    stage.platform.kill(part)
+    open_runs, open_calls = await asyncio.to_thread(lambda: (stage.record.open_runs(), stage.record.open_calls()))
+    kill = Kill(part, killed_at - began, len(open_runs), open_calls)
+    return kill, asyncio.create_task(_recover(stage, kill, before, heads, killed_at))
+
+
+async def _recover(stage: Stage, kill: Kill, before: int, heads: dict[str, dict[str, int]], killed_at: float) -> None:
+    async with asyncio.timeout(RECOVERS_WITHIN_SECONDS):
+        while pid_of(stage.platform, kill.part) == before:
+            await asyncio.sleep(LOOK_SECONDS)
+        needed = SERVICES if kill.part == BUS else (kill.part,)
+        while not await is_ready(stage.platform, needed):
+            await asyncio.sleep(LOOK_SECONDS)
+        for tenant, of_tenant in heads.items():
+            while not await asyncio.to_thread(stage.record.completed_since, tenant, of_tenant["agent-runtime"]):
+                await asyncio.sleep(LOOK_SECONDS)
+        while not await asyncio.to_thread(ledger_reaches, stage.record, heads):
+            await asyncio.sleep(LOOK_SECONDS)
+    kill.recovered_seconds = time.monotonic() - killed_at
+
+
+async def run_campaign(
+    platform: Platform, folder: Path, *, seed: str, kills: int, lanes: int, together: float = TOGETHER
+) -> Campaign:
+    """Run it on a started platform, which is stopped at its end, and check everything."""
+    campaign = Campaign(seed)
+    drawn = random.Random(seed)
+    began = time.monotonic()
+    with EffectDesk(platform.home, folder / "effects.jsonl", seed=seed) as desk:
+        async with staged(platform, desk) as stage:
+            load = stage.load(lanes=lanes, seed=seed)
+            campaign.history = load.history
+            load.start()
+            recovering: dict[str, asyncio.Task[None]] = {}
+            try:
+                for part in schedule(drawn, kills):
+                    await asyncio.sleep(drawn.uniform(0.1, 1.2))  # a moment that nobody chose
+                    if drawn.random() >= together or part in recovering:
+                        await _recovered(recovering)
+                    await until(lambda: bool(stage.record.open_runs()), within_seconds=30, what="runs in flight")
+                    kill, recovering[part] = await kill_one(stage, part, began)
+                    campaign.kills.append(kill)
+                await _recovered(recovering)
+            finally:
+                for task in recovering.values():
+                    task.cancel()
+                await load.rest(ENDS_WITHIN_SECONDS)
+            streams = await _settle(stage, campaign)
+            online = await asyncio.to_thread(platform.cli, "audit", "check", "--output", "json", timeout=180)
+            await asyncio.to_thread(platform.stop)
+            campaign.seconds = time.monotonic() - began
+            examine(stage, campaign, streams)
+            for name, told in (
+                ("audit check", online),
+                ("audit check --offline", platform.cli("audit", "check", "--offline", "--output", "json", timeout=180)),
+            ):
+                if told.code != 0:
+                    campaign.faults.append(f"{name} exits {told.code}: {(told.out + told.err)[:1500]}")
+    return campaign
+
+
+async def _recovered(recovering: dict[str, asyncio.Task[None]]) -> None:
+    for part in list(recovering):
+        try:
+            await recovering[part]
+        except TimeoutError:
+            raise AssertionError(f"{part} did not recover within {RECOVERS_WITHIN_SECONDS:g} s") from None
+        del recovering[part]
+
+
+async def _settle(stage: Stage, campaign: Campaign) -> dict[str, list[Envelope]]:
+    """Wait until nothing is owed and the copies are level; then read the streams."""
+    record = stage.record
+    took = await until(lambda: not record.open_runs(), within_seconds=ENDS_WITHIN_SECONDS, what="every run ended")
+    took += await until(lambda: level(record), within_seconds=ENDS_WITHIN_SECONDS, what="ledgers level with the stores")
+    campaign.settled_seconds = took
+    return await read_streams(stage.platform, record)
+
+
+def level(record: Record) -> bool:
+    """Whether each ledger has all that is stored."""
+    return ledger_reaches(record, {tenant: record.heads(tenant) for tenant in record.tenants()})
+
+
+async def read_streams(platform: Platform, record: Record) -> dict[str, list[Envelope]]:
+    """Every event in each tenant's stream, in its order; what is unreadable fails."""
+    found: dict[str, list[Envelope]] = {}
+    async with platform.service_connection("audit") as nc:
+        for tenant in record.tenants():
+            stream = subjects.events_stream(tenant)
+            info = await stream_info(nc, stream)
+            if info is None:
+                raise Unavailable(f"there is no stream {stream}")
+            found[tenant] = []
+            async for read in read_stream(nc, stream, tenant, 1, info["state"]["last_seq"]):
+                assert read.envelope is not None, f"{stream}, sequence {read.sequence}: {read.fault}"
+                found[tenant].append(read.envelope)
+    return found
+
+
+def examine(stage: Stage, campaign: Campaign, streams: dict[str, list[Envelope]]) -> None:
+    """Every check, on the files of the stopped home."""
+    runs = campaign.runs = checks.Runs.of(stage.record)
+    effects = list(stage.desk.effects)
+    campaign.effects = len(effects)
+    campaign.unwitnessed = sum(effect.authorised is None for effect in effects)
+    campaign.unanswered_effects = stage.desk.unanswered
+    campaign.events = sum(map(len, streams.values()))
+    campaign.faults += campaign.history.faults
+    campaign.faults += checks.one_end_for_each_run(runs, campaign.history)
+    campaign.faults += checks.no_effect_before_its_authorisation(runs, effects)
+    campaign.faults += checks.no_effect_twice_and_each_outcome_true(runs, effects)
+    campaign.faults += checks.everybody_acted_as_themselves(runs, effects, stage.user_ids)
+    for tenant in stage.record.tenants():
+        campaign.faults += checks.copies_without_a_gap(stage.record, streams, tenant=tenant)
+    if stage.desk.turned_away:
+        campaign.faults.append(f"the desk was shown {stage.desk.turned_away} tokens that it never gave")
+
+
+def written_effects(ledger: Path) -> int:
+    """Lines of the desk's ledger file."""
+    return len([orjson.loads(line) for line in ledger.read_bytes().splitlines()])

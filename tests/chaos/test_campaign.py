@@ -1,0 +1,43 @@
+"""kill -9 of any one service, and of the bus, at random moments of runs under load: nothing is lost, doubled or unrecorded."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from chaos.campaign import PARTS, RECOVERS_WITHIN_SECONDS, Campaign, run_campaign
+from fixtures_platform import running_platform
+
+SEED = os.environ.get("REMIT_CHAOS_SEED", "20261124")
+LONG_KILLS = int(os.environ.get("REMIT_CHAOS_KILLS", "60"))
+
+
+def assert_nothing_broke(campaign: Campaign, *, kills: int) -> None:
+    assert not campaign.faults, campaign.report()
+    assert len(campaign.kills) == kills
+    assert {kill.part for kill in campaign.kills} == set(PARTS)
+    # A schedule that never hit proves nothing.
+    assert all(kill.runs_in_flight for kill in campaign.kills), campaign.report()
+    assert sum(kill.calls_in_flight for kill in campaign.kills), campaign.report()
+    assert all(0 < kill.recovered_seconds < RECOVERS_WITHIN_SECONDS for kill in campaign.kills), campaign.report()
+    ends = [end for found in campaign.runs.ends.values() for end in found]
+    assert ends.count("completed") > len(ends) / 2, campaign.report()
+    assert campaign.effects > campaign.unwitnessed + kills, campaign.report()
+
+
+async def test_a_kill_of_each_part_under_load_loses_and_doubles_nothing(tmp_path, capsys):
+    with running_platform(tmp_path, "--demo") as platform:
+        campaign = await run_campaign(platform, tmp_path, seed=SEED, kills=len(PARTS), lanes=2)
+    with capsys.disabled():
+        print(f"\n{campaign.report()}")
+    assert_nothing_broke(campaign, kills=len(PARTS))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+async def test_a_long_campaign_of_kills_under_load_loses_and_doubles_nothing(tmp_path, capsys):
+    with running_platform(tmp_path, "--demo") as platform:
+        campaign = await run_campaign(platform, tmp_path, seed=f"long-{SEED}", kills=LONG_KILLS, lanes=3)
+    with capsys.disabled():
+        print(f"\n{campaign.report()}")
+    assert_nothing_broke(campaign, kills=LONG_KILLS)

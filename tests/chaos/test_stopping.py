@@ -1,0 +1,92 @@
+"""What is no kill: a platform that is told to stop under load, and a bus that comes back without its store."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import pytest
+from chaos.campaign import ENDS_WITHIN_SECONDS, Campaign, Stage, examine, level, read_streams, staged, until
+from chaos.effect_desk import EffectDesk
+from chaos.load import Load
+from fixtures_platform import Platform, running_platform
+
+from remit_infra.engines import free_port
+
+SEED = "stop"
+
+
+async def rested(stage: Stage, load: Load) -> None:
+    """Every run that anybody was promised has ended, and the ledgers have it all."""
+    await load.rest(ENDS_WITHIN_SECONDS)
+    await until(lambda: not stage.record.open_runs(), within_seconds=ENDS_WITHIN_SECONDS, what="every run ended")
+    await until(lambda: level(stage.record), within_seconds=ENDS_WITHIN_SECONDS, what="ledgers level with the stores")
+
+
+async def examined(stage: Stage, load: Load) -> Campaign:
+    """Streams read, platform stopped, everything checked."""
+    campaign = Campaign(SEED, history=load.history)
+    streams = await read_streams(stage.platform, stage.record)
+    for offline in ((), ("--offline",)):
+        checked = await asyncio.to_thread(stage.platform.cli, "audit", "check", *offline, timeout=180)
+        assert checked.code == 0, checked.out + checked.err
+        await asyncio.to_thread(stage.platform.stop)
+    examine(stage, campaign, streams)
+    assert not campaign.faults, campaign.report()
+    return campaign
+
+
+@pytest.mark.timeout(300)
+async def test_a_stop_under_load_waits_for_open_calls_and_the_next_start_ends_every_run(tmp_path: Path) -> None:
+    with (
+        running_platform(tmp_path, "--demo", "--nats-port", str(free_port())) as platform,
+        EffectDesk(platform.home, tmp_path / "effects.jsonl", seed=SEED) as desk,
+    ):
+        async with staged(platform, desk) as stage:
+            load = stage.load(lanes=2, seed=SEED)
+            load.start()
+            try:
+                await until(lambda: stage.record.open_calls() > 1, within_seconds=30, what="open tool calls")
+                process = platform.process
+                await asyncio.to_thread(platform.stop)
+                assert process is not None
+                assert process.returncode == 0, platform.log
+                owed = stage.record.open_runs()
+                assert owed, "the stop hit no run"
+                assert stage.record.open_calls() == 0, "a tool call was cut off"
+                await asyncio.to_thread(platform.start)
+            finally:
+                await rested(stage, load)
+            campaign = await examined(stage, load)
+    outcomes = {outcome for call in campaign.runs.calls.values() for outcome in call.outcomes}
+    assert "unknown" not in outcomes, campaign.report()
+    assert owed <= campaign.runs.ends.keys()
+
+
+@pytest.mark.timeout(300)
+async def test_a_bus_that_lost_its_whole_store_is_filled_again_from_the_databases(tmp_path: Path) -> None:
+    with (
+        running_platform(tmp_path, "--demo") as platform,
+        EffectDesk(platform.home, tmp_path / "effects.jsonl", seed=SEED) as desk,
+    ):
+        async with staged(platform, desk) as stage:
+            load = stage.load(lanes=1, seed=SEED)
+            load.start()
+            await until(lambda: len(desk.effects) > 5, within_seconds=60, what="effects")
+            await rested(stage, load)
+            before = await read_streams(platform, stage.record)
+            await asyncio.to_thread(platform.stop)
+            shutil.rmtree(platform.home / "nats" / "js")
+            await asyncio.to_thread(platform.start)
+            await until_refilled(platform, stage, {tenant: len(found) for tenant, found in before.items()})
+            campaign = await examined(stage, load)
+    assert campaign.events >= sum(map(len, before.values()))
+
+
+async def until_refilled(platform: Platform, stage: Stage, sizes: dict[str, int]) -> None:
+    """Wait until each stream has at least as many events as it had, and the ledgers are level again."""
+    async with asyncio.timeout(60):
+        while any(len(found) < sizes[tenant] for tenant, found in (await read_streams(platform, stage.record)).items()):
+            await asyncio.sleep(0.2)
+    await until(lambda: level(stage.record), within_seconds=60, what="ledgers level with the stores")
