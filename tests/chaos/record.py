@@ -75,7 +75,8 @@ class Record:
         """Tool calls authorised and without an outcome, of all tenants."""
         asked = "SELECT sum(CASE WHEN topic = ? THEN 1 ELSE -1 END) FROM stored_events WHERE topic IN (?, ?, ?)"
         topics = (CALL_AUTHORIZED, CALL_AUTHORIZED, CALL_COMPLETED, CALL_UNKNOWN)
-        return sum(self._ask(self._store(RUNTIME, tenant), asked, *topics)[0][0] or 0 for tenant in self.tenants())
+        found = [self._ask(self._store(RUNTIME, tenant), asked, *topics) for tenant in self.tenants()]
+        return sum(rows[0][0] or 0 for rows in found if rows)
 
     def completed_since(self, tenant: str, number: int) -> bool:
         """Whether a run that was accepted after that event has completed."""

@@ -183,7 +183,7 @@ async def test_a_denied_user_adds_nothing(around: Around) -> None:
     around.denied = {"connection.share"}
     async with running(around.bus):
         refused = await around.add(shared=True)
-        assert refused["error"]["code"] == "policy.no_grant"
+        assert refused["error"]["code"] == "policy.denied"
         assert refused["error"]["decision_id"] == "d" * 32
         assert (await around.command("list-connections"))["connections"] == []
 

@@ -17,7 +17,7 @@ from remit_infra.permissions import table
 
 VERBS = {
     "auth": ("describe-subject", "describe-tenant", "resolve", "issue-token", "create-tenant"),
-    "policy": ("decide",),
+    "policy": ("decide", "info", "redecide"),
     "credential-broker": ("lease", "user-key"),
     "agent-runtime": (),
     "audit": ("check",),

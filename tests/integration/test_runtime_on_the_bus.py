@@ -21,7 +21,7 @@ from fixtures_nats import Bus
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from remit_agent_runtime.__main__ import compose
+from remit_agent_runtime.__main__ import build
 from remit_agent_runtime.settings import AgentRuntimeSettings
 from remit_chassis.permits import PermitSigner
 from remit_chassis.service import Service
@@ -115,7 +115,7 @@ async def policy_on(bus: Bus) -> AsyncIterator[Policy]:
 @asynccontextmanager
 async def runtime_on(bus: Bus) -> AsyncIterator[Service]:
     """The service, started and at work, then stopped as by SIGTERM."""
-    service = compose(AgentRuntimeSettings(home=bus.home.path, nats_url=bus.url), user_keys=OneKey())
+    service = build(AgentRuntimeSettings(home=bus.home.path, nats_url=bus.url), user_keys=OneKey())
     await service.start()
     await service._until_ready()
     for hook in service._on_ready:
@@ -212,7 +212,7 @@ async def test_a_denied_tool_stops_the_run_with_the_decisions_id(bus: Bus) -> No
         view = await ended(nc, run_id)
         assert view["status"] == "failed"
         assert view["error"] == {
-            "code": "policy.no_grant",
+            "code": "policy.denied",
             "reason": "no role grants it",
             "decision_id": "d-2",
             "retry_after_seconds": None,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from remit_contracts.fast_decisions import DecisionAnswer, DecisionContext, ask
 from remit_contracts.identity import Caller
 
@@ -18,7 +16,7 @@ DECIDE_SECONDS = 5.0
 async def decide_with(
     service: Service, caller: Caller, action: str, resource_type: str, resource_id: str
 ) -> dict[str, Any]:
-    """May the caller do `action` on that resource of their tenant? The recorded form of a yes, as `recorded` gives it.
+    """May the caller do `action` on that resource of their tenant? A yes, in the form in which it is recorded.
 
     Raises Denied with the decision's id (policy has recorded it), or Unavailable: then it must not happen either.
     """
@@ -33,19 +31,4 @@ async def decide_with(
     payload = await service.ask(
         caller.tenant, caller.user, "policy", "decide", request.to_bytes(), timeout_seconds=DECIDE_SECONDS
     )
-    return recorded(DecisionAnswer.from_bytes(payload).required())
-
-
-def recorded(answer: DecisionAnswer) -> dict[str, Any]:
-    """All that is needed to decide again: the exact input, the bundle, the data's revision, and what came out."""
-    context = answer.context
-    return {
-        "decision_id": context.decision_id,
-        "decision": answer.decision,
-        "input": orjson.loads(bytes(context.input)),
-        "reasons": [{"code": reason.code, "message": reason.message} for reason in context.reasons],
-        "obligations": [{"type": duty.type, "properties": duty.properties} for duty in context.obligations],
-        "bundle_digest": context.bundle_digest,
-        "data_revision": context.data_revision,
-        "evaluated_at": context.evaluated_at,
-    }
+    return DecisionAnswer.from_bytes(payload).required().recorded()

@@ -56,7 +56,9 @@ class Requester:
         self._waiting[self._count] = (answer, self._loop.time() + timeout_seconds, subject)
         number = self._count
         try:
-            await self._nc.publish(subject, payload, reply=f"{self._inbox}.{_answerer(subject)}.{number}", headers=headers)
+            await self._nc.publish(
+                subject, payload, reply=f"{self._inbox}.{_answerer(subject)}.{number}", headers=headers
+            )
         except BaseException:
             self._waiting.pop(number, None)
             raise

@@ -57,6 +57,23 @@ Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 Short = Annotated[str, Field(max_length=MAX_ID)]
 
 
+DENIED: Final = "policy.denied"
+"""The code of every refusal that the policy decided; which rules it was, the recorded reasons say."""
+
+UNDECIDED: Final = frozenset(
+    {
+        "policy.deadline",
+        "policy.directory_unavailable",
+        "policy.engine_failed",
+        "policy.engine_unreachable",
+        "policy.odd_result",
+        "policy.overloaded",
+        "policy.undefined",
+    }
+)
+"""Reasons of a denial that no policy decided: their codes are the refusal's own, so that somebody looks after them."""
+
+
 class _Shape(BaseModel):
     """Frozen, strict about types, tolerant of unknown fields."""
 

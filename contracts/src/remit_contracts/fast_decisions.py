@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from remit_contracts.decisions import MAX_ID, MAX_NAME, MAX_ORDINAL, MAX_SCOPES
+from remit_contracts.decisions import DENIED, MAX_ID, MAX_NAME, MAX_ORDINAL, MAX_SCOPES, UNDECIDED
 from remit_contracts.errors import Denied, MalformedCommand, Tampered
 
 Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID)]
@@ -125,12 +125,34 @@ class DecisionAnswer(msgspec.Struct, frozen=True):
         """All reasons as one sentence, or an empty text."""
         return "; ".join(reason.message for reason in self.context.reasons)
 
+    def recorded(self) -> dict[str, Any]:
+        """All that is needed to decide again, as it goes into the asker's own event.
+
+        `input` is the text that the engine was given, so that its digest can be checked.
+        """
+        context = self.context
+        return {
+            "decision_id": context.decision_id,
+            "decision": self.decision,
+            "reasons": [{"code": reason.code, "message": reason.message} for reason in context.reasons],
+            "obligations": [{"type": duty.type, "properties": duty.properties} for duty in context.obligations],
+            "bundle_digest": context.bundle_digest,
+            "data_revision": context.data_revision,
+            "evaluated_at": context.evaluated_at,
+            "input": bytes(context.input).decode(),
+        }
+
+    @property
+    def code(self) -> str:
+        """The code of the refusal that a denial becomes."""
+        undecided = (reason.code for reason in self.context.reasons if reason.code in UNDECIDED)
+        return next(undecided, DENIED)
+
     def required(self) -> DecisionAnswer:
         """The answer itself when it allows; raises Denied with code, reasons and decision id."""
         if self.decision is True:
             return self
-        code = self.context.reasons[0].code if self.context.reasons else None
-        raise Denied(self.reason or "policy denied it", code=code, decision_id=self.context.decision_id)
+        raise Denied(self.reason or "policy denied it", code=self.code, decision_id=self.context.decision_id)
 
 
 def ask(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -79,7 +80,8 @@ class Client:
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._nats:
-            await self._nats.close()
+            with suppress(OSError):  # closing flushes, and the socket may be gone
+                await self._nats.close()
 
     @property
     def nats(self) -> Nats:
@@ -109,6 +111,8 @@ class Client:
                 raise Unavailable(f"nobody answers {subject}: the service is down, or has no such verb") from None
             except errors.TimeoutError:
                 raise Unavailable(f"{subject} was not answered in time") from None
+            except (errors.Error, OSError) as fault:
+                raise Unavailable(f"the connection to the bus is lost: {fault or type(fault).__name__}") from None
         body = orjson.loads(answer)
         if (
             isinstance(body, dict)

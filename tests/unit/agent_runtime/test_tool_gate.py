@@ -79,7 +79,7 @@ async def test_a_denied_call_reaches_no_tool_and_no_broker(world: World) -> None
     hand = await world.hand()
     returned = await world.gate.call(hand, DESK, {"airport": "JFK"})
     assert returned.outcome == "denied"
-    assert returned.error == {"code": "policy.no_grant", "reason": "no role grants it", "decision_id": "d-1"}
+    assert returned.error == {"code": "policy.denied", "reason": "no role grants it", "decision_id": "d-1"}
     assert [verb for verb, _ in world.services.asked] == ["decide"]
     assert world.host.calls == []
     assert kinds(await world.events())[-1] == "ToolCallDenied"

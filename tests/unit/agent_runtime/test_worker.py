@@ -56,7 +56,7 @@ async def test_a_denied_tool_stops_the_run_with_the_decisions_id(world: World) -
     await world.worker.work(TENANT, run_id, Cancellation())
     run = await world.load(run_id)
     assert run.status == "failed"
-    assert run.error == {"code": "policy.no_grant", "reason": "reader may not call sql", "decision_id": "d-1"}
+    assert run.error == {"code": "policy.denied", "reason": "reader may not call sql", "decision_id": "d-1"}
     assert kinds(await world.events())[-3:] == ["ToolCallDenied", "Metered", "Failed"]
 
 

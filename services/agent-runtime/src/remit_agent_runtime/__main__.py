@@ -41,7 +41,7 @@ class LateStores:
         return self._service.stores.of(tenant)
 
 
-def compose(settings: AgentRuntimeSettings, *, user_keys: UserKeys | None = None) -> Service:
+def build(settings: AgentRuntimeSettings, *, user_keys: UserKeys | None = None) -> Service:
     """The service, with all that it starts and stops. Users' keys come from the credential broker unless given."""
     service = Service("agent-runtime", settings, user_keys=user_keys)
     host = ToolHostClient(
@@ -129,7 +129,7 @@ def _live(service: Service, host: ToolHostClient, queue: RunQueue, jobs: Jobs, s
 
 def main() -> None:
     """Entry point `agent-runtime` of the group `remit.services`."""
-    compose(AgentRuntimeSettings()).run()
+    build(AgentRuntimeSettings()).run()
 
 
 if __name__ == "__main__":

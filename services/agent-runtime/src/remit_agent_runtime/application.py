@@ -22,7 +22,7 @@ from remit_agent_runtime.jobs import Jobs
 from remit_agent_runtime.models import Models
 from remit_agent_runtime.projections import RunLists
 from remit_agent_runtime.queue import RunQueue
-from remit_agent_runtime.tool_gate import Ask, as_recorded
+from remit_agent_runtime.tool_gate import Ask
 from remit_agent_runtime.toolhost.catalog import ToolDescriptor
 from remit_agent_runtime.views import view_of
 from remit_agent_runtime.worker import Stores
@@ -130,7 +130,7 @@ class Runs:
                 "model": self._models.settle(definition.model),
                 "tools": {name: tools[name].digest for name in definition.tools},
             },
-            decision=as_recorded(decision),
+            decision=decision.recorded(),
             at=self._clock(),
         )
 

@@ -112,15 +112,14 @@ class ToolGate:
             return await self._denied(hand, tool, arguments, digest, ordinal, "", silence.refusal_code, silence.reason)
         context = answer.context
         if answer.decision is not True or not context.permit:
-            code = context.reasons[0].code if context.reasons else "policy.denied"
             reason = answer.reason or "policy denied it"
-            return await self._denied(hand, tool, arguments, digest, ordinal, context.decision_id, code, reason)
+            return await self._denied(hand, tool, arguments, digest, ordinal, context.decision_id, answer.code, reason)
         run.authorize_tool_call(
             ordinal=ordinal,
             tool=tool.id,
             arguments=arguments,
             args_digest=digest,
-            decision=as_recorded(answer),
+            decision=answer.recorded(),
             permit=context.permit,
             at=hand.clock(),
         )
@@ -232,22 +231,6 @@ class ToolGate:
         )
         await hand.save()
         return returned_from(hand.run.tool_calls[ordinal - 1])
-
-
-def as_recorded(answer: DecisionAnswer) -> dict[str, Any]:
-    """The whole decision as plain JSON; `input` is the text that the engine was given, so that its digest can be
-    checked."""
-    context = answer.context
-    return {
-        "decision_id": context.decision_id,
-        "decision": answer.decision,
-        "reasons": [{"code": reason.code, "message": reason.message} for reason in context.reasons],
-        "obligations": [{"type": each.type, "properties": each.properties} for each in context.obligations],
-        "bundle_digest": context.bundle_digest,
-        "data_revision": context.data_revision,
-        "evaluated_at": context.evaluated_at,
-        "input": bytes(context.input).decode(),
-    }
 
 
 def returned_from(call: JournaledCall) -> ToolReturn:

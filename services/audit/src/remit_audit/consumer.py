@@ -57,9 +57,11 @@ class Consumer:
 
     async def stop(self) -> None:
         """End every task, then close the ledgers."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        running = {task for task in self._tasks if not task.done()}
+        while running:  # Python 3.11's wait_for, which nats-py uses, loses a cancellation that comes with the answer
+            for task in running:
+                task.cancel()
+            _, running = await asyncio.wait(running, timeout=0.2)
         for follower in self.followers.values():
             await asyncio.to_thread(follower.ledger.close)
 

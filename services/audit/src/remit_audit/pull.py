@@ -73,7 +73,8 @@ class Pull:
             if self._on_its_way <= BATCH // 2:
                 await self._ask()
             try:
-                first = await asyncio.wait_for(self._arrived.get(), EXPIRES_SECONDS + 1)
+                async with asyncio.timeout(EXPIRES_SECONDS + 1):
+                    first = await self._arrived.get()
             except TimeoutError:
                 self._on_its_way = 0  # the request was lost with a connection
                 continue
