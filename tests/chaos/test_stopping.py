@@ -46,19 +46,17 @@ async def test_a_stop_under_load_waits_for_open_calls_and_the_next_start_ends_ev
         async with staged(platform, desk) as stage:
             load = stage.load(lanes=2, seed=SEED)
             load.start()
-            try:
-                await until(lambda: stage.record.open_calls() > 1, within_seconds=30, what="open tool calls")
-                process = platform.process
-                await asyncio.to_thread(platform.stop)
-                assert process is not None
-                assert process.returncode == 0, platform.log
-                owed = stage.record.open_runs()
-                assert owed, "the stop hit no run"
-                assert stage.record.open_calls() == 0, "a tool call was cut off"
-                await asyncio.to_thread(platform.start)
-            finally:
-                await rested(stage, load)
+            await until(lambda: stage.record.open_calls() > 1, within_seconds=30, what="open tool calls")
+            process = platform.process
+            await asyncio.to_thread(platform.stop)
+            assert process is not None
+            assert process.returncode == 0, platform.log
+            owed, cut_off = stage.record.open_runs(), stage.record.open_calls()
+            await asyncio.to_thread(platform.start)
+            await rested(stage, load)
             campaign = await examined(stage, load)
+    assert owed, "the stop hit no run"
+    assert cut_off == 0, "tool calls were cut off"
     outcomes = {outcome for call in campaign.runs.calls.values() for outcome in call.outcomes}
     assert "unknown" not in outcomes, campaign.report()
     assert owed <= campaign.runs.ends.keys()

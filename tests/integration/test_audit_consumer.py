@@ -97,9 +97,11 @@ class World:
         self.bus = bus
         home = bus.home.path
         self.settings = AuditSettings(
-            home=home, nats_url=bus.url, discover_seconds=0.1, heads_seconds=0.1, silent_seconds=2.0
+            home=home, nats_url=bus.url, discover_seconds=0.1, heads_seconds=0.1, silent_seconds=6.0
         )
-        self.vault = VaultFile(home / "vault" / "vault.sqlite", load_or_create_master_key(home / "secrets" / "master.key"))
+        self.vault = VaultFile(
+            home / "vault" / "vault.sqlite", load_or_create_master_key(home / "secrets" / "master.key")
+        )
         self.played: dict[str, Played] = {}
         self.audit: Service
         self.installer: Client
@@ -108,7 +110,9 @@ class World:
         self.installer = await self.bus.connect_as("installer", allow_reconnect=True, max_reconnect_attempts=-1)
         await ensure_stream(self.installer, subjects.events_stream("acme"))
         for name in OTHERS:
-            nc = await self.bus.connect_as(name, allow_reconnect=True, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
+            nc = await self.bus.connect_as(
+                name, allow_reconnect=True, max_reconnect_attempts=-1, reconnect_time_wait=0.1
+            )
             self.played[name] = Played(name, nc)
             await self.played[name].open()
         await self.played["credential-broker"].nc.subscribe(
@@ -313,7 +317,12 @@ async def test_a_stream_that_lets_events_be_deleted_keeps_the_service_from_being
     world = World(nats_bus)
     async with nats_bus.client("installer") as installer:
         name = subjects.events_stream("globex")
-        config = {"name": name, "subjects": [subjects.events_of_tenant("globex")], "storage": "file", "allow_rollup_hdrs": True}
+        config = {
+            "name": name,
+            "subjects": [subjects.events_of_tenant("globex")],
+            "storage": "file",
+            "allow_rollup_hdrs": True,
+        }
         answer = orjson.loads((await installer.request(f"$JS.API.STREAM.CREATE.{name}", orjson.dumps(config))).data)
         assert "error" not in answer
     await world.open()

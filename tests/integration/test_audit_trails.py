@@ -52,7 +52,9 @@ class Person:
         self.nc = nc
 
     async def ask(self, verb: str, **fields: Any) -> Any:
-        answer = await self.nc.request(subjects.command("acme", self.user, "audit", verb), orjson.dumps(fields), timeout=15)
+        answer = await self.nc.request(
+            subjects.command("acme", self.user, "audit", verb), orjson.dumps(fields), timeout=15
+        )
         return orjson.loads(answer.data)
 
 
@@ -95,7 +97,9 @@ class Platform:
             self.people[handle] = Person(user, nc)
 
     async def ask(self, service: str, verb: str, **fields: Any) -> Any:
-        answer = await self.installer.request(subjects.rpc("acme", "system", service, verb), orjson.dumps(fields), timeout=30)
+        answer = await self.installer.request(
+            subjects.rpc("acme", "system", service, verb), orjson.dumps(fields), timeout=30
+        )
         answer = orjson.loads(answer.data)
         assert "error" not in answer, answer
         return answer
@@ -188,7 +192,13 @@ async def test_forbidden_and_absent_trails_answer_alike(platform: Platform) -> N
     cid, ann = platform.people["cid"], platform.people["ann"]
     refusals = [
         await person.ask(verb, **fields)
-        for person, of in ((cid, "bob"), (cid, platform.people["bob"].user), (cid, "nobody"), (ann, "nobody"), (ann, "globex/bob"))
+        for person, of in (
+            (cid, "bob"),
+            (cid, platform.people["bob"].user),
+            (cid, "nobody"),
+            (ann, "nobody"),
+            (ann, "globex/bob"),
+        )
         for verb, fields in (
             ("show-trail", {"of": of}),
             ("verify-trail", {"of": of}),
@@ -232,7 +242,9 @@ async def test_a_trail_verifies_and_a_proof_holds_offline(platform: Platform) ->
     shown = await bob.ask("checkpoint")
     assert shown["public_key"] == key.hex()
     assert shown["size"] >= bundle["size"]
-    foreign = next(index for index in range(bundle["size"]) if index not in {entry["index"] for entry in page["entries"]})
+    foreign = next(
+        index for index in range(bundle["size"]) if index not in {entry["index"] for entry in page["entries"]}
+    )
     assert (await bob.ask("prove-entry", index=foreign))["error"]["code"] == "absent"
 
 

@@ -36,7 +36,9 @@ class Recorder:
 
     def __init__(self, home: Home) -> None:
         self.home = home
-        self.vault = VaultFile(home.path / "vault" / "vault.sqlite", load_or_create_master_key(home.secrets / "master.key"))
+        self.vault = VaultFile(
+            home.path / "vault" / "vault.sqlite", load_or_create_master_key(home.secrets / "master.key")
+        )
         self.signer = PermitSigner(read_hex_secret(home.secrets / "permit.key"))
         self._keys = VaultUserKeys(self.vault)
         self._readers = ThreadPoolExecutor(2)

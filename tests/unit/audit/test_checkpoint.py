@@ -6,6 +6,7 @@ import base64
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from remit_audit import checkpoint as notes
 from remit_contracts.errors import Tampered
 
@@ -47,7 +48,9 @@ def test_no_byte_of_a_note_can_be_changed() -> None:
                 notes.verify(edited, "acme", PUBLIC)
 
 
-@pytest.mark.parametrize("text", ["", "\n", "\n\n", "remit/acme\n7\n", NOTE[:-1], NOTE.replace("\n7\n", "\n07\n"), "— \n\n— "])
+@pytest.mark.parametrize(
+    "text", ["", "\n", "\n\n", "remit/acme\n7\n", NOTE[:-1], NOTE.replace("\n7\n", "\n07\n"), "— \n\n— "]
+)
 def test_what_is_no_note_is_refused(text: str) -> None:
     with pytest.raises(Tampered):
         notes.verify(text, "acme", PUBLIC)

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from unit.audit.chains import Chain
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from unit.audit.chains import Chain
+
 from remit_audit import checkpoint as notes
 from remit_audit.ledger import Ledger
 from remit_audit.ledger_file import checkpoint_file
@@ -110,7 +111,9 @@ def test_a_second_event_under_a_known_number_is_a_fork_and_changes_nothing(tmp_p
     ledger = opened(tmp_path)
     ledger.receive(chain.events(3))
     receipt = ledger.receive([rival.event(b"another story")])
-    assert [(found.code, found.service, found.notification_id) for found in receipt.findings] == [("record.forked", "auth", 1)]
+    assert [(found.code, found.service, found.notification_id) for found in receipt.findings] == [
+        ("record.forked", "auth", 1)
+    ]
     assert ledger.size == 3
     assert verdict(tmp_path) == []
 
@@ -183,7 +186,9 @@ def test_two_entries_that_changed_places_are_found(filled: Path) -> None:
 def test_an_index_that_hides_a_user_s_entry_is_found(filled: Path) -> None:
     db = sqlite3.connect(filled / "acme.sqlite")
     db.execute("PRAGMA writable_schema = ON")
-    db.execute("UPDATE sqlite_schema SET sql = replace(sql, 'idx)', 'idx) WHERE idx > 20') WHERE name = 'entries_of_user'")
+    db.execute(
+        "UPDATE sqlite_schema SET sql = replace(sql, 'idx)', 'idx) WHERE idx > 20') WHERE name = 'entries_of_user'"
+    )
     db.commit()
     db.close()
     assert "file.damaged" in {code for code, _ in verdict(filled)}

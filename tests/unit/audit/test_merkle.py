@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from remit_audit.merkle import (
     EMPTY_ROOT,
     BadProof,
@@ -109,7 +110,9 @@ def test_an_altered_proof_proves_nothing(leaves: list[bytes], data: st.DataObjec
 
 
 @given(st.lists(st.binary(max_size=4), min_size=2, max_size=80, unique=True), st.data())
-def test_a_tree_whose_past_was_rewritten_does_not_begin_with_the_old_one(leaves: list[bytes], data: st.DataObject) -> None:
+def test_a_tree_whose_past_was_rewritten_does_not_begin_with_the_old_one(
+    leaves: list[bytes], data: st.DataObject
+) -> None:
     old = data.draw(st.integers(1, len(leaves) - 1))
     edited = data.draw(st.integers(0, old - 1))
     before, after = Tree(leaves[:old]), Tree([*leaves[:edited], b"rewritten", *leaves[edited + 1 :]])

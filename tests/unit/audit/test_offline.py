@@ -114,7 +114,9 @@ def test_a_byte_changed_in_a_stored_event_is_found_and_the_record_named(home: Pa
 def test_a_byte_changed_in_the_ledger_is_found_and_the_record_named(home: Path) -> None:
     path = home / "ledger" / "globex.sqlite"
     with sqlite3.connect(path) as db:
-        state = db.execute("SELECT state FROM entries WHERE service = 'agent-runtime' AND notification_id = 30").fetchone()[0]
+        state = db.execute(
+            "SELECT state FROM entries WHERE service = 'agent-runtime' AND notification_id = 30"
+        ).fetchone()[0]
     db.close()
     flip(path, path.read_bytes().index(state) + 20)
     assert ("globex", "ledger", "agent-runtime", 30, "record.altered") in faults(home)
@@ -133,13 +135,22 @@ def edit(path: Path, *statements: str) -> None:
     [
         ("DELETE FROM stored_events WHERE rowid = 9", ("acme", "store", "agent-runtime", 9, "record.missing")),
         ("DELETE FROM stored_events WHERE rowid = 72", ("acme", "store", "agent-runtime", 72, "record.missing")),
-        ("UPDATE stored_events SET user_id = 'u-x' WHERE rowid = 9", ("acme", "store", "agent-runtime", 9, "record.altered")),
-        ("UPDATE stored_events SET tenant = 'globex' WHERE rowid = 9", ("acme", "store", "agent-runtime", 9, "record.altered")),
+        (
+            "UPDATE stored_events SET user_id = 'u-x' WHERE rowid = 9",
+            ("acme", "store", "agent-runtime", 9, "record.altered"),
+        ),
+        (
+            "UPDATE stored_events SET tenant = 'globex' WHERE rowid = 9",
+            ("acme", "store", "agent-runtime", 9, "record.altered"),
+        ),
         (
             "UPDATE stored_events SET recorded_at = '2020-01-01T00:00:00.000000Z' WHERE rowid = 9",
             ("acme", "store", "agent-runtime", 9, "record.altered"),
         ),
-        ("UPDATE stored_events SET state = 'text' WHERE rowid = 9", ("acme", "store", "agent-runtime", 9, "record.altered")),
+        (
+            "UPDATE stored_events SET state = 'text' WHERE rowid = 9",
+            ("acme", "store", "agent-runtime", 9, "record.altered"),
+        ),
         ("DROP INDEX stored_events_by_user", ("acme", "store", "agent-runtime", None, "file.damaged")),
     ],
 )
@@ -177,7 +188,9 @@ def test_a_ledger_that_vanished_is_found(home: Path) -> None:
 
 
 @pytest.mark.parametrize("garbage", [b"", b"no database", bytes(5000), b"SQLite format 3\0" + bytes(4080)])
-@pytest.mark.parametrize("name", ["ledger/acme.sqlite", "ledger/acme.checkpoint", "store/auth/acme.sqlite", "vault/vault.sqlite"])
+@pytest.mark.parametrize(
+    "name", ["ledger/acme.sqlite", "ledger/acme.checkpoint", "store/auth/acme.sqlite", "vault/vault.sqlite"]
+)
 def test_garbage_in_any_file_is_reported(home: Path, name: str, garbage: bytes) -> None:
     (home / name).write_bytes(garbage)
     assert faults(home) != []

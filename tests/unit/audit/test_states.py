@@ -34,7 +34,14 @@ def sealed(aggregate: object, user: str = "u-1") -> Envelope:
 
 def reading() -> TrailReading:
     return TrailReading.record(
-        reading_id=UUID(int=1), of="u-2", purpose="show", session="s-1", after=3, limit=10, decision={"decision_id": "d"}, at=AT
+        reading_id=UUID(int=1),
+        of="u-2",
+        purpose="show",
+        session="s-1",
+        after=3,
+        limit=10,
+        decision={"decision_id": "d"},
+        at=AT,
     )
 
 
@@ -52,7 +59,9 @@ def test_a_state_opens_to_its_fields_as_plain_json() -> None:
     assert "~" not in data
 
 
-@pytest.mark.parametrize("change", [{"user": "u-2"}, {"topic": "audit.Alarm.Raised"}, {"originator_version": 2}, {"state": b""}])
+@pytest.mark.parametrize(
+    "change", [{"user": "u-2"}, {"topic": "audit.Alarm.Raised"}, {"originator_version": 2}, {"state": b""}]
+)
 def test_a_state_that_was_moved_does_not_open(change: dict[str, object]) -> None:
     with pytest.raises(Tampered):
         open_state(msgspec.structs.replace(sealed(reading()), **change), KEY)
@@ -68,6 +77,12 @@ def test_a_run_s_event_belongs_to_the_run_that_it_is_or_names() -> None:
 def test_the_same_alarm_has_the_same_id_and_another_episode_another() -> None:
     assert alarm_id("acme", "x", "") == alarm_id("acme", "x", "") != alarm_id("acme", "x", "1")
     alarm = Alarm.about(
-        alarm_id=alarm_id("x"), found_in="stream", code="record.forked", reason="two", service="auth", notification_id=4, at=AT
+        alarm_id=alarm_id("x"),
+        found_in="stream",
+        code="record.forked",
+        reason="two",
+        service="auth",
+        notification_id=4,
+        at=AT,
     )
     assert open_state(sealed(alarm), KEY)["notification_id"] == 4

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from unit.audit.chains import Chain
+
 from remit_audit.ledger import Ledger
 from remit_audit.ledger_reader import LedgerReader
 from remit_audit.mongo import TrailRepository
 from remit_audit.projections import TrailProjection
 from remit_contracts.errors import Tampered, Unavailable
-from unit.audit.chains import Chain
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 
@@ -77,7 +78,9 @@ async def test_a_batch_projected_twice_is_there_once(repository: TrailRepository
     assert [entry.index for entry in await repository.of_user("acme", "u-0", -1, 100)] == [0, 3, 6, 9]
 
 
-async def test_a_model_of_another_ledger_is_not_added_to(repository: TrailRepository, ledger: Ledger, tmp_path: Path) -> None:
+async def test_a_model_of_another_ledger_is_not_added_to(
+    repository: TrailRepository, ledger: Ledger, tmp_path: Path
+) -> None:
     await TrailProjection(repository, LedgerReader(ledger.path, "acme")).catch_up()
     (tmp_path / "other").mkdir()
     other = Ledger(tmp_path / "other" / "acme.sqlite", "acme", KEY)

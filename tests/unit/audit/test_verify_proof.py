@@ -51,7 +51,9 @@ def test_the_program_runs_alone(reader: LedgerReader, tmp_path: Path) -> None:
     (tmp_path / "other.pub").write_text(bytes(range(32)).hex())
 
     def run(*arguments: str) -> tuple[int, str]:
-        done = subprocess.run([sys.executable, "-I", alone, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-I", alone, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
         assert "Traceback" not in done.stderr
         return done.returncode, done.stdout + done.stderr
 
@@ -78,7 +80,9 @@ def test_the_program_needs_nothing_but_cryptography() -> None:
     assert imported - set(sys.stdlib_module_names) == {"cryptography"}
 
 
-@pytest.mark.parametrize("field", ["service", "tenant", "user", "originator_id", "topic", "recorded_at", "state", "prev_hash", "hash"])
+@pytest.mark.parametrize(
+    "field", ["service", "tenant", "user", "originator_id", "topic", "recorded_at", "state", "prev_hash", "hash"]
+)
 def test_no_field_of_the_event_can_be_changed(reader: LedgerReader, field: str) -> None:
     altered = bundle(reader)
     value = altered["event"][field]

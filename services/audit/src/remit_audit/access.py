@@ -25,7 +25,7 @@ class Admitted(NamedTuple):
 async def admit(service: Service, caller: Caller, of: str | None) -> Admitted:
     """Whose trail the caller gets to see. `of` is a user id or a handle of the caller's tenant.
 
-    Raises Absent when there is no such user and when policy denies (which it records); Unavailable when it cannot be decided.
+    Raises Absent when there is no such user and when policy denies (and records it), Unavailable when nobody decides.
     """
     if of is None or of == caller.user:
         return Admitted(caller.user, {})

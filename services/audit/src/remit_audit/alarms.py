@@ -21,8 +21,8 @@ MOST_REMEMBERED = 10_000
 class Alarms:
     """Logs each finding as an error and stores it as an event of the tenant's `system`.
 
-    The log comes first and needs nothing. What cannot be stored now, because the disk or the broker's keys are away, is tried
-    again by `retry`. The same matter in the same circumstances (`episode`) is raised once.
+    The log comes first and needs nothing. What cannot be stored now, because the disk or the broker's keys are away, is
+    tried again by `retry`. The same matter in the same circumstances (`episode`) is raised once.
     """
 
     def __init__(self, service: Service) -> None:
@@ -68,6 +68,8 @@ class Alarms:
             except Conflict:
                 pass  # it was stored before a restart
             except Refusal as refusal:
-                structlog.get_logger().warning("audit.alarm_waits", tenant=tenant, code=finding.code, reason=refusal.reason)
+                structlog.get_logger().warning(
+                    "audit.alarm_waits", tenant=tenant, code=finding.code, reason=refusal.reason
+                )
                 return
             self._waiting.pop(matter, None)

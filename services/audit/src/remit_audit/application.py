@@ -1,4 +1,4 @@
-"""Trails as their readers get them: a page, a verification, a proof. Each reading is on record before anything is shown."""
+"""Trails as their readers get them: a page, a verification, a proof. Each reading is recorded before it is shown."""
 
 from __future__ import annotations
 
@@ -166,7 +166,9 @@ class Trails:
             try:
                 return await self._repository.of_user(reader.tenant, user, after, limit)
             except (Unavailable, Tampered) as fault:
-                structlog.get_logger().warning("audit.read_model_passed_over", tenant=reader.tenant, reason=fault.reason)
+                structlog.get_logger().warning(
+                    "audit.read_model_passed_over", tenant=reader.tenant, reason=fault.reason
+                )
         return await asyncio.to_thread(reader.of_user, user, after, limit)
 
     async def _opened(self, tenant: str, user: str, entries: list[Entry]) -> list[TrailEntry]:

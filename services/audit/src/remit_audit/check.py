@@ -1,4 +1,4 @@
-"""Comparing all copies of a tenant's record: the services' stores, the stream, the ledger, and each effect with its permit."""
+"""Comparing all copies of a tenant's record: stores, stream and ledger; and each effect with its permit."""
 
 from __future__ import annotations
 
@@ -97,7 +97,9 @@ class TenantCheck:
         """A ledger that is not there, though a checkpoint was signed or services have stored events, is a fault."""
         if checkpoint_file(path).exists():
             self.add([Finding("ledger", "file.damaged", f"{path.name} is gone, and a checkpoint of it is there")])
-        elif self.pending and self.tenant != PLATFORM_TENANT:  # the platform's own log has no stream in every deployment
+        elif (
+            self.pending and self.tenant != PLATFORM_TENANT
+        ):  # the platform's own log has no stream in every deployment
             reason = f"there is no ledger, and services have stored {self.pending} events"
             self.add([Finding("ledger", "file.damaged", reason)])
 

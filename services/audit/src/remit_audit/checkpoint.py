@@ -77,7 +77,7 @@ def sign(checkpoint: Checkpoint, key: Ed25519PrivateKey) -> str:
 
 
 def verify(note: str, tenant: str, public_key: bytes) -> Checkpoint:
-    """The checkpoint in a tenant's note; raises Tampered when signature, origin, size or root are not as they must be."""
+    """The checkpoint in a tenant's note; raises Tampered unless signature, origin, size and root are in order."""
     origin = origin_of(tenant)
     lines = open_note(note, origin, public_key).split("\n")
     if len(lines) < 4 or lines[0] != origin or not _SIZE.fullmatch(lines[1]):

@@ -32,9 +32,7 @@ REPUBLISH_SECONDS = 30.0
 class Consumer:
     """Holds a follower and a watch for each tenant. `refused` says of which ledgers nothing is taken, and why."""
 
-    def __init__(
-        self, service: Service, settings: AuditSettings, key: Ed25519PrivateKey, alarms: Alarms
-    ) -> None:
+    def __init__(self, service: Service, settings: AuditSettings, key: Ed25519PrivateKey, alarms: Alarms) -> None:
         self.followers: dict[str, Follower] = {}
         self.watches: dict[str, Watch] = {}
         self.on_follow: list[Callable[[Follower], None]] = []
@@ -89,7 +87,7 @@ class Consumer:
         return f"{len(self.followers)} streams are fit and followed"
 
     async def pending(self, tenant: str, *, within_seconds: float) -> int:
-        """Wait until the ledger has what the other services have stored by now; returns how many events it still lacks."""
+        """Wait until the ledger has what other services have stored by now; returns how many events it lacks."""
         if tenant not in self.followers:
             return 0
         heads = await self.watches[tenant].heads()
@@ -111,9 +109,7 @@ class Consumer:
             self._refused[tenant] = fault.reason
             await self._alarms.raise_(tenant, Finding("ledger", "checkpoint.contradicted", fault.reason))
             return
-        follower = Follower(
-            self._service.nc, ledger, raise_alarm=self._alarms.raise_, ask_again=self._ask_again
-        )
+        follower = Follower(self._service.nc, ledger, raise_alarm=self._alarms.raise_, ask_again=self._ask_again)
         self.followers[tenant] = follower
         self.watches[tenant] = Watch(
             self._service, follower, self._alarms, silent_seconds=self._settings.silent_seconds
@@ -130,9 +126,7 @@ class Consumer:
     async def _ask_again(self, tenant: str, service: str, first: int, last: int) -> None:
         for start in range(first, last + 1, MAX_REPUBLISHED):
             again = Republish(first=start, last=min(last, start + MAX_REPUBLISHED - 1))
-            await self._service.ask(
-                tenant, SYSTEM_USER, service, "republish", again, timeout_seconds=REPUBLISH_SECONDS
-            )
+            await self._service.ask(tenant, SYSTEM_USER, service, "republish", again, timeout_seconds=REPUBLISH_SECONDS)
 
     async def _repeat(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
         while True:

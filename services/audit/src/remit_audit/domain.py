@@ -83,7 +83,8 @@ class Alarm(Aggregate):
         """Something that happened to it."""
 
     class Raised(Event, Aggregate.Created):
-        """The fields of a fault (`remit_contracts.trails.Fault`); `notification_id` is null when no single record is meant."""
+        """The fields of a fault (`remit_contracts.trails.Fault`); no single record is meant without
+        `notification_id`."""
 
         TOPIC = "audit.Alarm.Raised"
         found_in: str
@@ -103,7 +104,15 @@ class Alarm(Aggregate):
 
     @classmethod
     def about(
-        cls, *, alarm_id: UUID, found_in: str, code: str, reason: str, service: str, notification_id: int | None, at: datetime
+        cls,
+        *,
+        alarm_id: UUID,
+        found_in: str,
+        code: str,
+        reason: str,
+        service: str,
+        notification_id: int | None,
+        at: datetime,
     ) -> Alarm:
         """An alarm under an id that its matter gives: see `alarm_id`."""
         return cls._create(

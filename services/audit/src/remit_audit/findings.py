@@ -1,24 +1,23 @@
 """What is found wrong with a record or a copy, by one shape and one list of codes.
 
-    chain.broken        an event does not name the hash of the one before it
-    record.altered      an event's fields do not give its hash
-    record.forked       one notification id, two events
-    record.missing      a copy lacks an event that another copy has
-    record.duplicated   a copy has an event twice, or out of order
-    record.pending      (no fault) stored by a service, not yet in the ledger
-    file.damaged        the file's structure or schema was changed
-    tree.altered        a stored node is not what its leaves give
-    checkpoint.invalid  no valid signature, or of another log
-    checkpoint.contradicted  the ledger does not begin with what was signed
-    permit.missing, permit.invalid, permit.mismatch  an effect without the permit that it needs
-    effect.unauthorized a tool call has an outcome and no earlier authorisation
-    stream.rewound, stream.replaced, stream.shrunk, stream.unfit  what the bus keeps is not what it was
-    store.rewound       a service's log ends before what the ledger has of it
-    service.silent      a service does not say how far its log goes
+chain.broken        an event does not name the hash of the one before it
+record.altered      an event's fields do not give its hash
+record.forked       one notification id, two events
+record.missing      a copy lacks an event that another copy has
+record.duplicated   a copy has an event twice, or out of order
+record.pending      (no fault) stored by a service, not yet in the ledger
+file.damaged        the file's structure or schema was changed
+tree.altered        a stored node is not what its leaves give
+checkpoint.invalid  no valid signature, or of another log
+checkpoint.contradicted  the ledger does not begin with what was signed
+permit.missing, permit.invalid, permit.mismatch  an effect without the permit that it needs
+effect.unauthorized a tool call has an outcome and no earlier authorisation
+stream.rewound, stream.replaced, stream.shrunk, stream.unfit  what the bus keeps is not what it was
+store.rewound       a service's log ends before what the ledger has of it
+service.silent      a service does not say how far its log goes
 """
 
 from __future__ import annotations
-
 
 from dataclasses import dataclass
 

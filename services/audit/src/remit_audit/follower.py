@@ -1,7 +1,7 @@
 """One tenant's event stream, followed into the tenant's ledger.
 
-A message is acknowledged when the ledger has committed it, or has found that it is no event. Missing events are asked for at the
-service that has them, again and again until they come.
+A message is acknowledged when the ledger has committed it, or has found that it is no event. Missing events are asked
+for at the service that has them, again and again until they come.
 """
 
 from __future__ import annotations
@@ -105,7 +105,9 @@ class Follower:
         try:
             await self._ask_again(self.tenant, service, first, last)
         except Refusal as refusal:
-            structlog.get_logger().warning("audit.not_republished", tenant=self.tenant, origin=service, reason=refusal.reason)
+            structlog.get_logger().warning(
+                "audit.not_republished", tenant=self.tenant, origin=service, reason=refusal.reason
+            )
 
     async def reaches(self, service: str, number: int) -> None:
         """Wait until the ledger has a service's event of that number."""

@@ -1,8 +1,9 @@
 """One tenant's ledger, as its only writer has it: append, hold what came too early, sign.
 
-Every event is a leaf: its canonical encoding, ciphertext included. A batch of events, the tree nodes that they complete and the
-checkpoint over all of them are one transaction, on disk (synchronous=FULL) before anything is acknowledged. The checkpoint
-is also kept in a file beside, so that a ledger which was rolled back, page by page or as a whole, contradicts it.
+Every event is a leaf: its canonical encoding, ciphertext included. A batch of events, the tree nodes that they complete
+and the checkpoint over all of them are one transaction, on disk (synchronous=FULL) before anything is acknowledged. The
+checkpoint is also kept in a file beside, so that a ledger which was rolled back, page by page or as a whole,
+contradicts it.
 """
 
 from __future__ import annotations
@@ -58,8 +59,11 @@ class _Growth:
 
 
 class Ledger:
-    """The writer of one ledger file. Thread-safe; blocking, so call it from a thread. Raises Tampered when what is stored
-    contradicts the last checkpoint, and then signs nothing more; Unavailable when the disk does not take a write."""
+    """The writer of one ledger file. Thread-safe; blocking, so call it from a thread.
+
+    Raises Tampered when what is stored contradicts the last checkpoint, and then signs nothing more; Unavailable when
+    the disk takes no write.
+    """
 
     def __init__(self, path: Path, tenant: str, key: Ed25519PrivateKey) -> None:
         self.path = path
@@ -105,7 +109,9 @@ class Ledger:
     def gaps(self) -> list[tuple[str, int, int]]:
         """Ranges (service, first, last) that are missing before events that are held."""
         with self._lock, reading(self.path):
-            rows = self._db.execute("SELECT service, notification_id FROM held ORDER BY service, notification_id").fetchall()
+            rows = self._db.execute(
+                "SELECT service, notification_id FROM held ORDER BY service, notification_id"
+            ).fetchall()
         gaps, last = [], dict(self._heads)
         for service, notification_id in rows:
             known = last.get(service, (0, GENESIS))[0]
@@ -131,11 +137,11 @@ class Ledger:
     # -- growing ---------------------------------------------------------------------------------------------------
 
     def receive(self, envelopes: Iterable[Envelope]) -> Receipt:
-        """Take intact envelopes in the order they arrived: append each service's next ones, hold those that came too early.
+        """Take intact envelopes in the order of arrival: append each service's next ones, hold what came too early.
 
-        An id that is known already with the same hash is a duplicate and nothing; with another hash it is a fork, found and
-        not appended. An event that does not continue its service's chain is appended all the same, as the ledger is the
-        witness of what was said, and found.
+        An id that is known already with the same hash is a duplicate and nothing; with another hash it is a fork, found
+        and not appended. An event that does not continue its service's chain is appended all the same, as the ledger is
+        the witness of what was said, and found.
         """
         with self._lock:
             growth = _Growth(self._tree.copy(), dict(self._heads))
@@ -223,9 +229,12 @@ class Ledger:
         row = self._db.execute(
             "SELECT hash FROM entries WHERE service = ? AND notification_id = ?", (service, number)
         ).fetchone()
-        row = row or self._db.execute(
-            "SELECT hash FROM held WHERE service = ? AND notification_id = ?", (service, number)
-        ).fetchone()
+        row = (
+            row
+            or self._db.execute(
+                "SELECT hash FROM held WHERE service = ? AND notification_id = ?", (service, number)
+            ).fetchone()
+        )
         return bytes(row[0]) if row else None
 
     # -- signing ---------------------------------------------------------------------------------------------------
@@ -252,7 +261,9 @@ class Ledger:
         size = 0 if last is None else last + 1
         signed = notes.verify(str(row[0]), self.tenant, self.public_key).size if row else 0
         if signed != size:
-            raise Tampered(f"the ledger of {self.tenant} has {size} entries and its checkpoint {signed}", code="tampered.ledger")
+            raise Tampered(
+                f"the ledger of {self.tenant} has {size} entries and its checkpoint {signed}", code="tampered.ledger"
+            )
         tree = CompactRange.of(size, self._node)
         if row and notes.verify(str(row[0]), self.tenant, self.public_key).root != tree.root():
             raise Tampered(f"the ledger of {self.tenant} contradicts its checkpoint", code="tampered.ledger")

@@ -1,7 +1,7 @@
 """The file of one tenant's ledger: its tables, and how its rows are read without believing them.
 
-An attacker may have edited any byte, so a row is data to judge: a value of the wrong type, a text that is no UTF-8 and a page
-that SQLite cannot follow all come out as Tampered, and never as a crash.
+An attacker may have edited any byte, so a row is data to judge: a value of the wrong type, a text that is no UTF-8 and
+a page that SQLite cannot follow all come out as Tampered, and never as a crash.
 
     entries     one row an event, in ledger order: `idx` counts from 0 and names the leaf
     held        events that arrived before their predecessors and wait for them
@@ -29,7 +29,8 @@ COLUMNS: Final = (
     "service, notification_id, user_id, originator_id, originator_version, topic, recorded_at, state, prev_hash, hash"
 )
 
-_FIELDS: Final = """service TEXT NOT NULL, notification_id INTEGER NOT NULL, user_id TEXT NOT NULL, originator_id TEXT NOT NULL,
+_FIELDS: Final = """service TEXT NOT NULL, notification_id INTEGER NOT NULL, user_id TEXT NOT NULL, 
+    originator_id TEXT NOT NULL,
     originator_version INTEGER NOT NULL, topic TEXT NOT NULL, recorded_at TEXT NOT NULL, state BLOB NOT NULL,
     prev_hash BLOB NOT NULL, hash BLOB NOT NULL"""
 
@@ -45,11 +46,13 @@ TABLES: Final = {
 """Name -> the statement that made it, which is compared with what the file says."""
 
 
-_BUSY_OR_BROKEN_DISK: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
+_BUSY_OR_BROKEN_DISK: Final = frozenset(
+    {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
+)
 
 
 def refusal_of(fault: Exception, path: Path) -> Refusal:
-    """Unavailable when the machine is to blame for what SQLite says (a full disk, a lock), Tampered when the file is."""
+    """Unavailable when the machine is to blame for what SQLite says (a full disk, a lock); Tampered: the file."""
     code = getattr(fault, "sqlite_errorcode", 0) & 0xFF
     if code in _BUSY_OR_BROKEN_DISK or isinstance(fault, sqlite3.ProgrammingError):  # the latter of a closed connection
         return Unavailable(f"{path.name} cannot be read or written now: {fault}")
@@ -129,7 +132,11 @@ def schema_faults(connection: sqlite3.Connection, expected: dict[str, str]) -> l
     except (sqlite3.Error, UnicodeDecodeError) as fault:
         return [f"the schema cannot be read: {fault}"]
     found = {str(name): str(sql) for name, sql in rows}
-    return [f"{name!r:.60} is not what it was made as" for name in sorted({*found, *expected}) if found.get(name) != expected.get(name)]
+    return [
+        f"{name!r:.60} is not what it was made as"
+        for name in sorted({*found, *expected})
+        if found.get(name) != expected.get(name)
+    ]
 
 
 def envelope_of(tenant: str, row: tuple[Any, ...]) -> Envelope:

@@ -1,7 +1,7 @@
 """Reading a ledger: pages of a trail, proofs, and every row for verification. Never writes.
 
-Blocking and thread-safe; raises Absent without a file, Tampered for what cannot be read. `snapshot` makes several reads see one state,
-as the writer may commit between them.
+Blocking and thread-safe; raises Absent without a file, Tampered for what cannot be read. `snapshot` makes several reads
+see one state, as the writer may commit between them.
 """
 
 from __future__ import annotations
@@ -131,7 +131,9 @@ class LedgerReader:
             return self.db.execute(query, values).fetchone()
 
 
-def scan(db: sqlite3.Connection, path: Path, table: str, key: str, columns: str, last: int) -> Iterator[tuple[int, Any]]:
+def scan(
+    db: sqlite3.Connection, path: Path, table: str, key: str, columns: str, last: int
+) -> Iterator[tuple[int, Any]]:
     """Every row of a table up to key `last` as (key, values).
 
     Where a damaged page stops SQLite, rows are asked for one by one, and values are None for those that stay hidden.

@@ -1,7 +1,7 @@
 """A Merkle tree as in RFC 6962: hashes, a compact range that grows, proofs of inclusion and of consistency.
 
-A complete subtree is named (level, index): level 0 holds leaf hashes, and (level, index) covers the 2**level leaves from
-index * 2**level on. Complete subtrees never change again, so storing them makes every proof a few look-ups.
+A complete subtree is named (level, index): level 0 holds leaf hashes, and (level, index) covers the 2**level leaves
+from index * 2**level on. Complete subtrees never change again, so storing them makes every proof a few look-ups.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 
 class CompactRange:
-    """The right edge of a tree: the hashes of its largest complete subtrees, from left to right. Grows in O(1) amortised."""
+    """The right edge of a tree: the hashes of its largest complete subtrees, from left to right."""
 
     def __init__(self, size: int = 0, hashes: Sequence[bytes] = ()) -> None:
         if size.bit_count() != len(hashes):

@@ -1,11 +1,11 @@
 """The read model of trails in MongoDB, through motor: a database per tenant, `remit_{tenant}`.
 
-    trail      one document an entry, its `_id` and `index` the ledger's; the state is ciphertext, and nothing else is secret
+    trail      one document an entry, its `_id` and `index` the ledger's; the state is ciphertext
     positions  {"_id": "trail", "index": the last index that is projected}
 
-Everything here can be dropped and projected again from the ledger. Motor is imported when first needed, and nowhere else.
-Only what both MongoDB and the wheel `nx-27017` do is used: that one sorts `_id` as text, indexes no pair with it, and
-replaces no document that holds bytes, so there is an `index` and every write is an upsert with `$set`.
+Everything here can be dropped and projected again from the ledger. Motor is imported when first needed, and nowhere
+else. Only what both MongoDB and the wheel `nx-27017` do is used: that one sorts `_id` as text, indexes no pair with it,
+and replaces no document that holds bytes, so there is an `index` and every write is an upsert with `$set`.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ class TrailRepository:
     async def of_user(self, tenant: str, user: str, after: int, limit: int) -> list[Entry]:
         """A user's entries with an index over `after`, in order; raises Tampered for a document that was altered."""
         with _asking():
-            found = self._database(tenant).trail.find({"user": user, "index": {"$gt": after}}).sort("index", 1).limit(limit)
+            found = (
+                self._database(tenant).trail.find({"user": user, "index": {"$gt": after}}).sort("index", 1).limit(limit)
+            )
             return [entry_of(document) async for document in found]
 
     async def fingerprint(self, tenant: str) -> str:

@@ -1,7 +1,7 @@
 """Trails and checks on the files of a stopped home: `trail-show`, `trail-verify`, `audit-check`.
 
-Each takes the home directory and returns a plain dict in the shape of `remit_contracts.trails`. Nothing is written, no service and
-no bus is needed. Whatever the files hold, damage is reported and never a crash.
+Each takes the home directory and returns a plain dict in the shape of `remit_contracts.trails`. Nothing is written, no
+service and no bus is needed. Whatever the files hold, damage is reported and never a crash.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class StoppedHome:
         return LedgerReader(self.ledgers / f"{tenant}.sqlite", tenant, stopped=True)
 
     def key(self, tenant: str, user: str) -> bytes | None:
-        """A user's data key, None when it is destroyed; raises Absent when the vault has none, Tampered, Unavailable."""
+        """A user's data key, None when it is destroyed; raises Absent when there is none, Tampered, Unavailable."""
         if self.vault is None:
             raise Unavailable(f"the vault cannot be opened: {self.vault_fault}")
         try:
@@ -86,7 +86,10 @@ class StoppedHome:
 
 
 def trail_show(home: Path, who: str, *, after: int | None = None, limit: int = 100) -> dict[str, Any]:
-    """A page of the trail of `who` (TENANT/HANDLE or TENANT/USER_ID) as a TrailPage; raises Absent, Tampered, Unavailable."""
+    """A page of the trail of `who` (TENANT/HANDLE or TENANT/USER_ID) as a TrailPage.
+
+    Raises Absent, Tampered and Unavailable.
+    """
     files = StoppedHome(home)
     try:
         tenant, reader, user = _trail_of(files, who)
@@ -105,7 +108,10 @@ def trail_show(home: Path, who: str, *, after: int | None = None, limit: int = 1
 
 
 def trail_verify(home: Path, who: str) -> dict[str, Any]:
-    """Recompute the trail of `who`, as a TrailVerified; raises Absent and Unavailable. A ledger that cannot be read is a fault."""
+    """Recompute the trail of `who`, as a TrailVerified, in which a ledger that cannot be read is a fault.
+
+    Raises Absent and Unavailable.
+    """
     files = StoppedHome(home)
     try:
         _, reader, user = _trail_of(files, who)

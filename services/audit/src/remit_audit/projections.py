@@ -19,7 +19,7 @@ PAUSE_SECONDS = 2.0
 
 
 class TrailProjection:
-    """Keeps a tenant's read model at the end of its ledger. `position` is the last index that it has, -1 when unknown."""
+    """Keeps a tenant's read model at its ledger's end. `position` is the last index there, -1 when unknown."""
 
     def __init__(self, repository: TrailRepository, reader: LedgerReader) -> None:
         self.position = -1

@@ -1,7 +1,7 @@
 """Messages of a tenant's event stream as they come, through the durable consumer `audit`.
 
-A standing pull request is renewed before it runs out; nats-py's own `fetch` waits for a whole batch or its time-out, which
-would delay every event that comes alone. One acknowledgement stands for all messages before it.
+A standing pull request is renewed before it runs out; nats-py's own `fetch` waits for a whole batch or its time-out,
+which would delay every event that comes alone. One acknowledgement stands for all messages before it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NANOSECONDS: Final = 1_000_000_000
 
 
 def consumer(stream: str) -> dict[str, Any]:
-    """The body of CONSUMER.CREATE. Unacknowledged messages are bounded by what we ask for, so the server need not count."""
+    """The body of CONSUMER.CREATE. What we ask for bounds what is unacknowledged, so the server need not count."""
     return {
         "stream_name": stream,
         "config": {

@@ -1,7 +1,8 @@
 """What an event says, opened with its user's key, without knowing its class.
 
-The audit service reads events of every service and imports none of them, so a state is given as the JSON that was stored: as
-old events were written, not upcast. The form is that of `remit_chassis.eventstore.mapper`; a test keeps the two alike.
+The audit service reads events of every service and imports none of them, so a state is given as the JSON that was
+stored: as old events were written, not upcast. The form is that of `remit_chassis.eventstore.mapper`; a test keeps the
+two alike.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def open_state(envelope: Envelope, key: bytes) -> dict[str, Any]:
         state = orjson.loads(plain)
     except (InvalidTag, ValueError):
         raise Tampered(
-            f"event {envelope.notification_id} of {envelope.tenant}/{envelope.service} does not open under its user's key"
+            f"event {envelope.notification_id} of {envelope.tenant}/{envelope.service} does not open with its user's key"
         ) from None
     if not isinstance(state, dict):
         raise Tampered(f"event {envelope.notification_id} of {envelope.tenant}/{envelope.service} holds no fields")

@@ -54,10 +54,18 @@ class ServiceChains:
         number, before = self.heads.get(envelope.service, (0, GENESIS))
         service = envelope.service
         if envelope.notification_id <= number:
-            yield Finding(self._copy, "record.duplicated", f"it comes after {number}", service, envelope.notification_id, index)
+            yield Finding(
+                self._copy, "record.duplicated", f"it comes after {number}", service, envelope.notification_id, index
+            )
             return
         for missing in range(number + 1, min(envelope.notification_id, number + 1 + MAX_FINDINGS)):
-            yield Finding(self._copy, "record.missing", f"{service} has {envelope.notification_id} after {number}", service, missing)
+            yield Finding(
+                self._copy,
+                "record.missing",
+                f"{service} has {envelope.notification_id} after {number}",
+                service,
+                missing,
+            )
         if envelope.notification_id == number + 1 and before and envelope.prev_hash != before:
             reason = "it does not name the hash of the event before it"
             yield Finding(self._copy, "chain.broken", reason, service, envelope.notification_id, index)
@@ -92,7 +100,11 @@ def _verify_entries(reader: LedgerReader, public_key: bytes, verdict: Verdict) -
     broken = False
     for index, row in scan(reader.db, reader.path, "entries", "idx", COLUMNS, size - 1):
         if index != tree.size:
-            verdict.add(Finding("ledger", "record.missing", f"entries {tree.size} to {index - 1} are not there", index=tree.size))
+            verdict.add(
+                Finding(
+                    "ledger", "record.missing", f"entries {tree.size} to {index - 1} are not there", index=tree.size
+                )
+            )
             broken = True
             break
         leaf = _leaf(reader, index, row, chains, verdict)
@@ -120,10 +132,14 @@ def _verify_end(
             reason = f"{point.size} entries were signed and {found} are there"
             verdict.add(Finding("ledger", "checkpoint.contradicted", reason))
     if reader.size() != size:
-        verdict.add(Finding("ledger", "checkpoint.contradicted", f"entries reach {reader.size()} and {size} were signed"))
+        verdict.add(
+            Finding("ledger", "checkpoint.contradicted", f"entries reach {reader.size()} and {size} were signed")
+        )
     expected = sum(size >> level for level in range(size.bit_length()))
     if found == size and reader.count("nodes") != expected:
-        verdict.add(Finding("ledger", "tree.altered", f"{reader.count('nodes')} nodes are stored where {expected} belong"))
+        verdict.add(
+            Finding("ledger", "tree.altered", f"{reader.count('nodes')} nodes are stored where {expected} belong")
+        )
 
 
 def _verify_rest(reader: LedgerReader, public_key: bytes, verdict: Verdict) -> None:

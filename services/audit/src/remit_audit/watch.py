@@ -18,7 +18,7 @@ from remit_audit.pull import BATCH, DURABLE
 from remit_audit.sweep import read_stream
 from remit_chassis.streams import ask_jetstream, check_stream, stream_info
 from remit_contracts import subjects
-from remit_contracts.errors import Refusal, Unavailable
+from remit_contracts.errors import Refusal
 from remit_contracts.identity import SYSTEM_USER
 
 if TYPE_CHECKING:
@@ -155,7 +155,9 @@ class Watch:
             return
         known = await asyncio.to_thread(ledger.hash_at, service, head.number) if head.number else None
         if known not in (None, head.digest):
-            reason = f"the log of {service} has {head.digest.hex()} there, and the ledger {known.hex() if known else ''}"
+            reason = (
+                f"the log of {service} has {head.digest.hex()} there, and the ledger {known.hex() if known else ''}"
+            )
             await self._alarms.raise_(self._tenant, Finding("store", "record.forked", reason, service, head.number))
         reached = ledger.head(service)[0]
         if reached >= head.number:
