@@ -26,7 +26,9 @@ def test_every_service_of_the_bus_is_installed():
 async def test_a_service_answers_exactly_what_the_catalogue_says(home, name):
     (entry,) = entry_points(group="remit.services", name=name)
     module = __import__(entry.module, fromlist=["build"])
-    settings = next(value for key, value in vars(module).items() if key.endswith("Settings") and key != "ServiceSettings")
+    settings = next(
+        value for key, value in vars(module).items() if key.endswith("Settings") and key != "ServiceSettings"
+    )
     service = module.build(settings())
     operations.register(service)
     answered = sorted((endpoint.kind, endpoint.service, endpoint.verb) for endpoint in service._endpoints)

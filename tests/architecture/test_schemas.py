@@ -32,7 +32,10 @@ def shape(field):
     alternatives = field.get("anyOf") or field.get("oneOf")
     if alternatives:
         return sorted(str(shape(alternative)) for alternative in alternatives)
-    return field.get("$ref") or [field.get("type"), shape(field["items"]) if isinstance(field.get("items"), dict) else None]
+    return field.get("$ref") or [
+        field.get("type"),
+        shape(field["items"]) if isinstance(field.get("items"), dict) else None,
+    ]
 
 
 def test_the_committed_schemas_are_those_of_the_code():
@@ -46,7 +49,13 @@ def test_the_committed_schemas_are_those_of_the_code():
 
 
 def test_a_removed_and_a_retyped_field_are_noticed():
-    before = {"properties": {"a": {"type": "string"}, "b": {"type": "integer"}, "c": {"anyOf": [{"type": "string"}, {"type": "null"}]}}}
+    before = {
+        "properties": {
+            "a": {"type": "string"},
+            "b": {"type": "integer"},
+            "c": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        }
+    }
     after = {"properties": {"b": {"type": "string"}, "c": {"type": "string"}}}
     assert [fault.split()[0] for fault in broken(before, after)] == ["a", "b", "c"]
 

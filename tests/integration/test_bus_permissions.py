@@ -121,6 +121,7 @@ MAY_SAY = {
     "sys": {"kick", "connections"},
 }
 
+
 def inbox_of(name: str) -> set[str]:
     return {f"inbox {name} for {answerer}" for answerer in SERVICES}
 

@@ -16,7 +16,6 @@ from remit_chassis.nkeys import SignKey, XKey, decode_claims, encode_claims
 from remit_chassis.requester import Requester
 from remit_chassis.streams import ask_jetstream, check_stream, require_stream, stream_info
 from remit_contracts import subjects
-from remit_contracts.errors import Unavailable
 from remit_contracts.errors import Tampered, Unavailable
 from remit_infra.nats import CALLOUT_ISSUER, CALLOUT_XKEY
 from remit_infra.streams import configuration, ensure_stream, ensure_streams

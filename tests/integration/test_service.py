@@ -123,7 +123,12 @@ async def test_a_handlers_refusal_arrives_whole_and_its_bug_without_a_trace(open
     async with running(open_bus), a_users_client(open_bus) as nc:
         denied = await ask(nc, subjects.command("acme", "u-1", "audit", "deny"))
         broken = await ask(nc, subjects.command("acme", "u-1", "audit", "break"))
-    assert denied["error"] == {"code": "policy.denied", "reason": "not you", "decision_id": "d-1", "retry_after_seconds": None}
+    assert denied["error"] == {
+        "code": "policy.denied",
+        "reason": "not you",
+        "decision_id": "d-1",
+        "retry_after_seconds": None,
+    }
     assert broken["error"]["code"] == "internal"
     assert "canary" not in str(broken)
 
@@ -141,7 +146,13 @@ async def test_an_answer_never_goes_to_a_foreign_reply_and_the_sender_is_told_on
 
 
 async def test_forged_headers_change_nothing_and_none_comes_back(open_bus):
-    forged = {"Nats-Request-Info": "{}", "Status": "503", "Nats-Rollup": "all", "correlation_id": "canary", "X-Remit": "1"}
+    forged = {
+        "Nats-Request-Info": "{}",
+        "Status": "503",
+        "Nats-Rollup": "all",
+        "correlation_id": "canary",
+        "X-Remit": "1",
+    }
     async with running(open_bus) as (_, seen), a_users_client(open_bus) as nc:
         listening = await nc.subscribe("_INBOX.acme.u-1.s-1.x")
         await nc.publish(

@@ -22,7 +22,9 @@ def test_whoami_gives_prefixes_that_are_ready_to_use(platform):
 
 def test_endpoints_name_the_bus_and_every_process(platform):
     assert platform.endpoints["nats"].startswith("nats://127.0.0.1:")
-    assert {"nats", "auth", "policy", "credential-broker", "agent-runtime", "audit"} <= platform.endpoints["pids"].keys()
+    assert {"nats", "auth", "policy", "credential-broker", "agent-runtime", "audit"} <= platform.endpoints[
+        "pids"
+    ].keys()
 
 
 def test_an_analysts_run_completes_and_its_answer_is_on_standard_output(platform):
@@ -70,7 +72,9 @@ def test_a_trail_is_shown_verified_and_replayed(platform):
     shown = platform.cli("trail", "show", "acme/analyst", "--output", "json")
     assert shown.code == 0, shown.err
     assert shown.json["entries"]
-    assert [entry["index"] for entry in shown.json["entries"]] == sorted(entry["index"] for entry in shown.json["entries"])
+    assert [entry["index"] for entry in shown.json["entries"]] == sorted(
+        entry["index"] for entry in shown.json["entries"]
+    )
     assert platform.cli("trail", "verify", "acme/analyst", "--output", "json").json["ok"] is True
     replayed = platform.cli("trail", "replay", "acme/analyst")
     assert replayed.code == 0

@@ -86,7 +86,8 @@ async def test_every_command_refuses_what_is_not_its_own_shape(platform, service
 
 
 @pytest.mark.parametrize(
-    "subject_tail", ["cmd.audit.*", "cmd.audit.>", "cmd..show-trail", "cmd.audit.show-trail.x", "cmd.audit.Show", "cmd.audit"]
+    "subject_tail",
+    ["cmd.audit.*", "cmd.audit.>", "cmd..show-trail", "cmd.audit.show-trail.x", "cmd.audit.Show", "cmd.audit"],
 )
 async def test_an_odd_subject_within_ones_own_prefix_is_never_answered_as_a_command(platform, subject_tail):
     async with platform.client("acme/reader", timeout_seconds=2) as client:

@@ -24,9 +24,7 @@ class Operation(NamedTuple):
 
 OPERATIONS: tuple[Operation, ...] = (
     Operation("cmd", "auth", "whoami", Nothing, directory.Identity, "Who the caller is."),
-    Operation(
-        "rpc", "auth", "describe-subject", Nothing, directory.SubjectDescribed, "The user, for policy."
-    ),
+    Operation("rpc", "auth", "describe-subject", Nothing, directory.SubjectDescribed, "The user, for policy."),
     Operation("rpc", "auth", "describe-tenant", Nothing, directory.TenantDescribed, "The tenant's roles, for policy."),
     Operation("rpc", "auth", "resolve", directory.Resolve, directory.UserRow, "The user of a handle."),
     Operation("rpc", "auth", "list-users", directory.ListUsers, directory.UsersListed, "Users of the tenant."),
@@ -49,9 +47,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("rpc", "policy", "decide", decisions.DecisionRequest, decisions.DecisionAnswer, "May they? (hot)"),
     Operation("rpc", "policy", "info", Nothing, decisions.PolicyInfo, "Engine and bundle in force."),
     Operation("rpc", "policy", "redecide", decisions.Redecide, decisions.Redecided, "Decide a recorded input again."),
-    Operation(
-        "rpc", "credential-broker", "lease", leases.LeaseRequest, leases.LeaseAnswer, "One credential (hot)."
-    ),
+    Operation("rpc", "credential-broker", "lease", leases.LeaseRequest, leases.LeaseAnswer, "One credential (hot)."),
     Operation("rpc", "credential-broker", "user-key", user_keys.UserKey, user_keys.UserKeySealed, "A user's data key."),
     Operation("cmd", "credential-broker", "sealing-key", Nothing, connections.SealingKey, "What to seal secrets to."),
     Operation(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -80,8 +79,12 @@ class Client:
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._nats:
-            with suppress(OSError):  # closing flushes, and the socket may be gone
+            try:
                 await self._nats.close()
+            except OSError:  # it flushes first; without a socket it stops there, and leaves its subscriptions' tasks
+                for subscription in self._nats._subs.values():
+                    if subscription._wait_for_msgs_task:
+                        subscription._wait_for_msgs_task.cancel()
 
     @property
     def nats(self) -> Nats:

@@ -67,12 +67,9 @@ def contents(home: Path) -> str:
                 if not part.name.endswith("-shm"):
                     shutil.copy(part, scratch)
             db = sqlite3.connect(Path(scratch) / path.name)
-            for table in ("stored_events", "entries", "held", "nodes", "checkpoint", "meta"):
-                try:
-                    rows = db.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall()
-                except sqlite3.OperationalError as fault:
-                    assert "no such table" in str(fault)
-                    continue
+            there = {name for (name,) in db.execute("SELECT name FROM sqlite_schema")}
+            for table in sorted(there & {"stored_events", "entries", "held", "nodes", "checkpoint", "meta"}):
+                rows = db.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall()  # noqa: S608
                 digest.update(repr((path.name, table, rows)).encode())
             db.close()
     for path in sorted(home.glob("ledger/*.checkpoint")):

@@ -17,7 +17,9 @@ def test_a_service_asks_for_the_user_of_the_subject_without_a_session():
     assert guard.admit(RPC, "_INBOX_SVC.agent-runtime.rq.1", 2, max_bytes=10) == Caller("acme", "u-1")
 
 
-@pytest.mark.parametrize("reply", ["_INBOX.acme.u-2.s-9.x", "_INBOX_SVC.auth.rq.1", "remit.acme.u-1.live.x", "$JS.ACK.x"])
+@pytest.mark.parametrize(
+    "reply", ["_INBOX.acme.u-2.s-9.x", "_INBOX_SVC.auth.rq.1", "remit.acme.u-1.live.x", "$JS.ACK.x"]
+)
 def test_a_command_with_a_foreign_reply_is_refused(reply):
     with pytest.raises(ForeignReply):
         guard.admit(COMMAND, reply, 2, max_bytes=10)

@@ -3,7 +3,9 @@ import pytest
 from remit_chassis.logs import REDACTED, redact
 
 
-@pytest.mark.parametrize("name", ["token", "auth_token", "secret", "password", "permit", "sealed_secret", "api_key", "seed"])
+@pytest.mark.parametrize(
+    "name", ["token", "auth_token", "secret", "password", "permit", "sealed_secret", "api_key", "seed"]
+)
 def test_a_value_under_a_telling_name_is_never_logged(name):
     assert redact(None, "info", {name: "canary"})[name] == REDACTED
 
@@ -24,4 +26,7 @@ def test_text_shaped_like_a_secret_is_cut_out_anywhere(text):
 
 
 def test_plain_words_stay():
-    assert redact(None, "info", {"reason": "run r-1 completed", "count": 3}) == {"reason": "run r-1 completed", "count": 3}
+    assert redact(None, "info", {"reason": "run r-1 completed", "count": 3}) == {
+        "reason": "run r-1 completed",
+        "count": 3,
+    }

@@ -30,6 +30,10 @@ from remit_contracts.errors import Unavailable
 from remit_contracts.subjects import RUNS_STREAM
 
 
+DRAIN_SECONDS = 5.0
+"""How long a stop waits for tool calls on their way; `remit up` kills after 10 s."""
+
+
 class LateStores:
     """The service's stores, which are there once it has started."""
 
@@ -93,11 +97,13 @@ def build(settings: AgentRuntimeSettings, *, user_keys: UserKeys | None = None) 
         announce=announce,
     )
     handlers.register(service, runs)
-    _live(service, host, queue, jobs, Sweep(stores=lambda: service.stores, queue=queue, clock=service.clock))
+    _live(service, host, gate, queue, jobs, Sweep(stores=lambda: service.stores, queue=queue, clock=service.clock))
     return service
 
 
-def _live(service: Service, host: ToolHostClient, queue: RunQueue, jobs: Jobs, sweep: Sweep) -> None:
+def _live(
+    service: Service, host: ToolHostClient, gate: ToolGate, queue: RunQueue, jobs: Jobs, sweep: Sweep
+) -> None:
     """What starts and stops with the service, and what its readiness depends on."""
 
     async def tool_host_takes_calls() -> str:
@@ -124,7 +130,8 @@ def _live(service: Service, host: ToolHostClient, queue: RunQueue, jobs: Jobs, s
     service.on_ready(begin_work)
     service.on_stop(host.close)
     service.on_stop(queue.close)
-    service.on_stop(jobs.close)  # hooks end in reverse: first what brings work, then the work, then its tools
+    service.on_stop(partial(gate.drain, DRAIN_SECONDS))
+    service.on_stop(jobs.close)  # hooks end in reverse: first what brings work, then open calls, the work, its tools
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ the call is never made again. What the journal already holds is answered from th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
@@ -80,6 +81,22 @@ class ToolGate:
         self._host = host
         self._turns = turns
         self._patience_seconds = patience_seconds
+        self._draining = False
+        self._open = 0
+        self._none_open = asyncio.Event()
+
+    async def drain(self, within_seconds: float) -> None:
+        """Begin no call any more; return when those that are authorised have their outcome recorded, or after that time.
+
+        Whoever asks for a call from now on waits until cancelled, with nothing recorded: a policy that is being stopped
+        as well must not deny what it would allow.
+        """
+        self._draining = True
+        if self._open:
+            self._none_open.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(within_seconds):
+                    await self._none_open.wait()
 
     async def call(self, hand: RunInHand, tool: ToolDescriptor, arguments: dict[str, Any]) -> ToolReturn:
         """Make the run's next tool call, or answer it from the journal.
@@ -105,26 +122,51 @@ class ToolGate:
     async def _call(
         self, hand: RunInHand, tool: ToolDescriptor, arguments: dict[str, Any], digest: str, ordinal: int
     ) -> ToolReturn:
-        run = hand.run
         try:
             answer = await self._decide(hand, tool, digest, ordinal)
         except Unavailable as silence:
+            await self._unless_draining()
             return await self._denied(hand, tool, arguments, digest, ordinal, "", silence.refusal_code, silence.reason)
+        await self._unless_draining()
         context = answer.context
         if answer.decision is not True or not context.permit:
             reason = answer.reason or "policy denied it"
             return await self._denied(hand, tool, arguments, digest, ordinal, context.decision_id, answer.code, reason)
+        self._open += 1
+        try:
+            return await self._authorized(hand, tool, arguments, digest, ordinal, answer, context.permit)
+        finally:
+            self._open -= 1
+            if not self._open:
+                self._none_open.set()
+
+    async def _unless_draining(self) -> None:
+        if self._draining:
+            await asyncio.get_running_loop().create_future()
+
+    async def _authorized(
+        self,
+        hand: RunInHand,
+        tool: ToolDescriptor,
+        arguments: dict[str, Any],
+        digest: str,
+        ordinal: int,
+        answer: DecisionAnswer,
+        permit: str,
+    ) -> ToolReturn:
+        """The call that policy allowed, to its outcome."""
+        run = hand.run
         run.authorize_tool_call(
             ordinal=ordinal,
             tool=tool.id,
             arguments=arguments,
             args_digest=digest,
             decision=answer.recorded(),
-            permit=context.permit,
+            permit=permit,
             at=hand.clock(),
         )
         saving = hand.save_later()
-        leasing = asyncio.ensure_future(self._lease(hand, tool, context.permit)) if tool.connection else None
+        leasing = asyncio.ensure_future(self._lease(hand, tool, permit)) if tool.connection else None
         try:
             await saving.done()
         except BaseException:
@@ -139,7 +181,7 @@ class ToolGate:
         try:
             outcome = await self._host.call(
                 ToolCall(
-                    permit=context.permit,
+                    permit=permit,
                     sealed_lease=lease.sealed if lease else None,
                     tool=tool.id,
                     arguments=arguments,

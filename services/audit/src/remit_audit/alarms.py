@@ -53,7 +53,7 @@ class Alarms:
     async def retry(self) -> None:
         """Store what could not be stored before."""
         for matter in list(self._waiting):
-            tenant, finding, episode = matter
+            tenant, finding, _ = matter
             alarm = Alarm.about(
                 alarm_id=alarm_id(*matter),
                 found_in=finding.copy_name,

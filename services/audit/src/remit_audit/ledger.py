@@ -8,7 +8,6 @@ contradicts it.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 from collections.abc import Iterable
@@ -19,23 +18,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from remit_audit import checkpoint as notes
 from remit_audit.findings import Finding
-from remit_audit.ledger_file import COLUMNS, TABLES, checkpoint_file, envelope_of, reading, refusal_of, row_of
+from remit_audit.ledger_end import keep_checkpoint, remembered_in, signed_tree
+from remit_audit.ledger_file import COLUMNS, TABLES, envelope_of, reading, refusal_of, row_of
 from remit_audit.merkle import CompactRange, leaf_hash
-from remit_contracts.errors import Tampered, Unavailable
+from remit_contracts.errors import Tampered
 from remit_contracts.events import GENESIS, Envelope
 
 _INSERT = f"INTO {{}} ({{}}{COLUMNS}) VALUES ({{}}?,?,?,?,?,?,?,?,?,?)"
 INSERT_ENTRY = "INSERT " + _INSERT.format("entries", "idx, ", "?,")
+TAKE_HELD = f"DELETE FROM held WHERE service = ? AND notification_id = ? RETURNING {COLUMNS}"  # noqa: S608
 INSERT_HELD = "INSERT OR IGNORE " + _INSERT.format("held", "", "")
-
-
-def remembered_in(name: str, note: str, tenant: str, public_key: bytes) -> str:
-    """The value in a row of `meta`; raises Tampered."""
-    text = notes.open_note(note, notes.origin_of(tenant), public_key)
-    said, _, value = text.removesuffix("\n").partition("\n")
-    if said != name:
-        raise Tampered(f"what {name!r:.40} should hold was written for {said!r:.40}", code="tampered.ledger")
-    return value
 
 
 @dataclass
@@ -78,7 +70,7 @@ class Ledger:
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("PRAGMA busy_timeout = 5000")
             self._create()
-            self._tree, self._note = self._signed_tree()
+            self._tree, self._note = signed_tree(self._db, path, tenant, self.public_key)
             self._heads = self._stored_heads()
 
     # -- reading its own end ---------------------------------------------------------------------------------------
@@ -162,7 +154,7 @@ class Ledger:
             self._tree, self._heads, self._note = growth.tree, growth.heads, note
             receipt.size = growth.tree.size
             if receipt.appended:
-                self._keep_checkpoint()
+                keep_checkpoint(self.path, self._note)
             return receipt
 
     def close(self) -> None:
@@ -218,9 +210,7 @@ class Ledger:
         """Whatever waited for the event that was just appended."""
         while True:
             following = growth.heads[service][0] + 1
-            row = self._db.execute(
-                f"DELETE FROM held WHERE service = ? AND notification_id = ? RETURNING {COLUMNS}", (service, following)
-            ).fetchone()
+            row = self._db.execute(TAKE_HELD, (service, following)).fetchone()
             if row is None:
                 return
             self._append(envelope_of(self.tenant, row), growth, receipt)
@@ -253,51 +243,6 @@ class Ledger:
         last = self._db.execute("SELECT max(idx) FROM entries").fetchone()[0]
         if (row[0] if row else "") != self._note or (-1 if last is None else last) + 1 != self._tree.size:
             raise Tampered(f"the ledger of {self.tenant} was changed by somebody else", code="tampered.ledger")
-
-    def _signed_tree(self) -> tuple[CompactRange, str]:
-        """The tree's edge as stored, which must be what the checkpoint in the file, and the one beside it, signed."""
-        row = self._db.execute("SELECT note FROM checkpoint").fetchone()
-        last = self._db.execute("SELECT max(idx) FROM entries").fetchone()[0]
-        size = 0 if last is None else last + 1
-        signed = notes.verify(str(row[0]), self.tenant, self.public_key).size if row else 0
-        if signed != size:
-            raise Tampered(
-                f"the ledger of {self.tenant} has {size} entries and its checkpoint {signed}", code="tampered.ledger"
-            )
-        tree = CompactRange.of(size, self._node)
-        if row and notes.verify(str(row[0]), self.tenant, self.public_key).root != tree.root():
-            raise Tampered(f"the ledger of {self.tenant} contradicts its checkpoint", code="tampered.ledger")
-        self._require_witnessed(size)
-        return tree, str(row[0]) if row else ""
-
-    def _require_witnessed(self, size: int) -> None:
-        beside = checkpoint_file(self.path)
-        if not beside.exists():
-            return
-        witnessed = notes.verify(beside.read_text(), self.tenant, self.public_key)
-        if witnessed.size > size or CompactRange.of(witnessed.size, self._node).root() != witnessed.root:
-            raise Tampered(
-                f"the ledger of {self.tenant} does not begin with the {witnessed.size} entries that were signed",
-                code="tampered.ledger",
-            )
-
-    def _keep_checkpoint(self) -> None:
-        beside = checkpoint_file(self.path)
-        fresh = beside.with_suffix(".new")
-        try:
-            with fresh.open("w") as file:
-                file.write(self._note)
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(beside)
-        except OSError as fault:
-            raise Unavailable(f"the checkpoint of {self.tenant} cannot be kept: {fault}") from None
-
-    def _node(self, level: int, index: int) -> bytes:
-        row = self._db.execute("SELECT hash FROM nodes WHERE level = ? AND idx = ?", (level, index)).fetchone()
-        if row is None:
-            raise Tampered(f"the ledger of {self.tenant} lacks node ({level}, {index})", code="tampered.ledger")
-        return bytes(row[0])
 
     # -- the file --------------------------------------------------------------------------------------------------
 

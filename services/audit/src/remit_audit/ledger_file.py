@@ -29,7 +29,7 @@ COLUMNS: Final = (
     "service, notification_id, user_id, originator_id, originator_version, topic, recorded_at, state, prev_hash, hash"
 )
 
-_FIELDS: Final = """service TEXT NOT NULL, notification_id INTEGER NOT NULL, user_id TEXT NOT NULL, 
+_FIELDS: Final = """service TEXT NOT NULL, notification_id INTEGER NOT NULL, user_id TEXT NOT NULL,
     originator_id TEXT NOT NULL,
     originator_version INTEGER NOT NULL, topic TEXT NOT NULL, recorded_at TEXT NOT NULL, state BLOB NOT NULL,
     prev_hash BLOB NOT NULL, hash BLOB NOT NULL"""

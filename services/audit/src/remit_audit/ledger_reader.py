@@ -76,7 +76,7 @@ class LedgerReader:
 
     def entry(self, index: int) -> Entry | None:
         """The entry at an index."""
-        row = self._one(f"SELECT {COLUMNS} FROM entries WHERE idx = ?", index)
+        row = self._one(f"SELECT {COLUMNS} FROM entries WHERE idx = ?", index)  # noqa: S608 (names from code)
         return Entry(index, envelope_of(self.tenant, row)) if row else None
 
     def hash_of(self, service: str, notification_id: int) -> bytes | None:
@@ -86,14 +86,14 @@ class LedgerReader:
 
     def of_user(self, user: str, after: int, limit: int) -> list[Entry]:
         """A user's entries with an index over `after`, in order, by the index of users."""
-        query = f"SELECT idx, {COLUMNS} FROM entries WHERE user_id = ? AND idx > ? ORDER BY idx LIMIT ?"
+        query = f"SELECT idx, {COLUMNS} FROM entries WHERE user_id = ? AND idx > ? ORDER BY idx LIMIT ?"  # noqa: S608 (names from code)
         with self._lock, reading(self.path):
             rows = self.db.execute(query, (user, after, limit)).fetchall()
         return [Entry(row[0], envelope_of(self.tenant, row[1:])) for row in rows]
 
     def following(self, after: int, limit: int) -> list[Entry]:
         """Entries of anybody with an index over `after`, in order."""
-        query = f"SELECT idx, {COLUMNS} FROM entries WHERE idx > ? ORDER BY idx LIMIT ?"
+        query = f"SELECT idx, {COLUMNS} FROM entries WHERE idx > ? ORDER BY idx LIMIT ?"  # noqa: S608 (names from code)
         with self._lock, reading(self.path):
             rows = self.db.execute(query, (after, limit)).fetchall()
         return [Entry(row[0], envelope_of(self.tenant, row[1:])) for row in rows]
@@ -119,7 +119,7 @@ class LedgerReader:
 
     def count(self, table: str) -> int:
         """Rows of a table."""
-        row = self._one(f"SELECT count(*) FROM {table}")
+        row = self._one(f"SELECT count(*) FROM {table}")  # noqa: S608 (names from code)
         return int(row[0]) if row else 0
 
     def held(self) -> int:
@@ -139,7 +139,7 @@ def scan(
     Where a damaged page stops SQLite, rows are asked for one by one, and values are None for those that stay hidden.
     """
     at = -1
-    query = f"SELECT {key}, {columns} FROM {table} WHERE {key} > ? AND {key} <= ? ORDER BY {key}"
+    query = f"SELECT {key}, {columns} FROM {table} WHERE {key} > ? AND {key} <= ? ORDER BY {key}"  # noqa: S608 (names from code)
     while at < last:
         until = min(at + CHUNK, last)
         try:
@@ -158,7 +158,7 @@ def most_rows(path: Path) -> int:
 
 def _alone(db: sqlite3.Connection, table: str, key: str, columns: str, number: int) -> tuple[Any, ...] | None:
     try:
-        row: tuple[Any, ...] | None = db.execute(f"SELECT {columns} FROM {table} WHERE {key} = ?", (number,)).fetchone()
+        row: tuple[Any, ...] | None = db.execute(f"SELECT {columns} FROM {table} WHERE {key} = ?", (number,)).fetchone()  # noqa: S608 (names from code)
         return row
     except (sqlite3.Error, UnicodeDecodeError):
         return None

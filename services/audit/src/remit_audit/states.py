@@ -34,7 +34,7 @@ def open_state(envelope: Envelope, key: bytes) -> dict[str, Any]:
         state = orjson.loads(plain)
     except (InvalidTag, ValueError):
         raise Tampered(
-            f"event {envelope.notification_id} of {envelope.tenant}/{envelope.service} does not open with its user's key"
+            f"event {envelope.notification_id} of {envelope.tenant}/{envelope.service} does not open with its key"
         ) from None
     if not isinstance(state, dict):
         raise Tampered(f"event {envelope.notification_id} of {envelope.tenant}/{envelope.service} holds no fields")

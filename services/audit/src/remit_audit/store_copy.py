@@ -58,7 +58,7 @@ class StoreCopy:
         except Refusal:
             return
         try:
-            last = min(db.execute(f"SELECT max(rowid) FROM {TABLE}").fetchone()[0] or 0, most_rows(self.path))
+            last = min(db.execute(f"SELECT max(rowid) FROM {TABLE}").fetchone()[0] or 0, most_rows(self.path))  # noqa: S608 (names from code)
             for number, row in scan(db, self.path, TABLE, "rowid", _COLUMNS, last):
                 with suppress(Tampered):
                     yield self._envelope(number, row)
@@ -69,7 +69,7 @@ class StoreCopy:
 
     def _compare_events(self, db: sqlite3.Connection, ledger: LedgerReader | None, known: int) -> Iterator[Finding]:
         with reading(self.path):
-            last = db.execute(f"SELECT max(rowid) FROM {TABLE}").fetchone()[0] or 0
+            last = db.execute(f"SELECT max(rowid) FROM {TABLE}").fetchone()[0] or 0  # noqa: S608 (names from code)
         last = min(max(last, known), most_rows(self.path) + known)
         chains = ServiceChains("store")
         for number, row in scan(db, self.path, TABLE, "rowid", _COLUMNS, last):
@@ -98,7 +98,8 @@ class StoreCopy:
             yield Finding("store", "record.forked", reason, self.service, number)
 
     def _known(self, ledger: LedgerReader | None) -> int:
-        """How many of the service's events the ledger has; a damaged ledger is compared with nothing, and found elsewhere."""
+        """How many of the service's events the ledger has; a damaged one is compared with nothing: it is found
+        elsewhere."""
         try:
             return ledger.heads().get(self.service, (0, b""))[0] if ledger else 0
         except Refusal:

@@ -1,6 +1,7 @@
-"""Reading a whole stream message by message, without a consumer: for comparing copies, and after a stream went backwards.
+"""Reading a whole stream message by message, without a consumer: to compare copies, and after it went backwards.
 
-The service may neither delete its consumer nor make others, so each message is asked for by its sequence, many at a time.
+The service may neither delete its consumer nor make others, so each message is asked for by its sequence, many at a
+time.
 """
 
 from __future__ import annotations

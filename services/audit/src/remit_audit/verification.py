@@ -1,7 +1,7 @@
 """Recomputing a ledger, whole or one user's part of it, against the checkpoint that its key signed.
 
-Nothing stored is believed: hashes come from the fields, leaves from the hashes' own bytes, the root from the leaves, and
-the signature is the only thing that needs a secret. Every record that is wrong is named.
+Nothing stored is believed: hashes come from the fields, leaves from the hashes' own bytes, the root from the leaves,
+and the signature is the only thing that needs a secret. Every record that is wrong is named.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from remit_audit import checkpoint as notes
 from remit_audit.findings import Finding
-from remit_audit.ledger import remembered_in
+from remit_audit.ledger_end import remembered_in
 from remit_audit.ledger_file import COLUMNS, TABLES, checkpoint_file, damage, envelope_of, schema_faults
 from remit_audit.ledger_reader import CHUNK, Entry, LedgerReader, most_rows, scan
 from remit_audit.merkle import BadProof, CompactRange, inclusion_proof, leaf_hash, verify_inclusion
@@ -152,7 +152,7 @@ def _verify_rest(reader: LedgerReader, public_key: bytes, verdict: Verdict) -> N
             remembered_in(str(name), str(note), reader.tenant, public_key)
         except Tampered as fault:
             verdict.add(Finding("ledger", "file.damaged", f"what is remembered as {name!r:.40}: {fault.reason}"))
-    for row in reader.db.execute(f"SELECT {COLUMNS} FROM held"):
+    for row in reader.db.execute(f"SELECT {COLUMNS} FROM held"):  # noqa: S608 (names from code)
         try:
             waiting = envelope_of(reader.tenant, row)
             if not waiting.intact:
@@ -229,7 +229,7 @@ def _beside(path: Path, tenant: str, public_key: bytes, verdict: Verdict) -> not
 
 
 def verify_user(reader: LedgerReader, user: str, public_key: bytes) -> Verdict:
-    """Recompute one user's entries: hashes, the link to the event before each, inclusion under the signed checkpoint."""
+    """Recompute one user's entries: hashes, the link to the event before each, inclusion under the checkpoint."""
     verdict = Verdict()
     try:
         with reader.snapshot():

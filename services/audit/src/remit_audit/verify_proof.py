@@ -1,11 +1,11 @@
-"""Check, offline, that one event lies in a tenant's ledger: nothing is needed but this file and the package `cryptography`.
+"""Check, offline, that one event lies in a tenant's ledger, with this file and the package `cryptography` alone.
 
     python verify_proof.py BUNDLE.json LEDGER.pub
 
 BUNDLE.json is what `remit trail prove` writes; LEDGER.pub is the ledger's Ed25519 public key (64 hex digits) as its
-operator published it, obtained from somewhere else than the bundle. Three things are recomputed: the event's hash from its
-fields, the root of the Merkle tree from that event and the audit path (RFC 6962), and the signature over size and root
-(a C2SP signed note). Exit code 0: proved. 6: not proved. 2: the files are not what they should be.
+operator published it, obtained from somewhere else than the bundle. Three things are recomputed: the event's hash from
+its fields, the root of the Merkle tree from that event and the audit path (RFC 6962), and the signature over size and
+root (a C2SP signed note). Exit code 0: proved. 6: not proved. 2: the files are not what they should be.
 """
 
 import base64

@@ -1,8 +1,8 @@
 """Noticing what does not come: a stream that went backwards, lost messages or was replaced, a service that is silent or
 whose log is not the one that the ledger has.
 
-A truncated stream gives no error and reuses its sequences, so the highest one seen is remembered with the ledger. A consumer
-that is ahead of its stream gets nothing; until the stream has caught up, its messages are read one by one.
+A truncated stream gives no error and reuses its sequences, so the highest one seen is remembered with the ledger. A
+consumer that is ahead of its stream gets nothing; until the stream has caught up, its messages are read one by one.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ class Watch:
 def missing_ranges(seen: set[int], last: int) -> list[tuple[int, int]]:
     """Ranges of 1 to `last` that are not in `seen`: ({1, 4}, 5) gives [(2, 3), (5, 5)]."""
     ranges, expected = [], 1
-    for number in sorted(number for number in seen if number <= last) + [last + 1]:
+    for number in [*sorted(number for number in seen if number <= last), last + 1]:
         if number > expected:
             ranges.append((expected, number - 1))
         expected = number + 1
