@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import nats
-import orjson
 from chaos import checks
 from chaos.effect_desk import EffectDesk
 from chaos.load import USERS, History, Load, connect_desk, equip
@@ -67,7 +66,8 @@ class Campaign:
     runs: checks.Runs = field(default_factory=checks.Runs)
     effects: int = 0
     unwitnessed: int = 0
-    unanswered_effects: int = 0
+    unknown_effects: int = 0
+    """Calls whose outcome is recorded as unknown and that the desk did."""
     events: int = 0
     settled_seconds: float = 0.0
     seconds: float = 0.0
@@ -98,8 +98,8 @@ class Campaign:
             f"runs accepted {len(self.runs.accepted)} ({retried} asked for more than once): {_told(ends)}",
             f"why runs failed or were cancelled: {_told(self.runs.errors)}",
             f"tool calls {len(self.runs.calls)}: {_told(outcomes)}, denied {denied}; why they failed: {_told(why)}",
-            f"effects in the desk's ledger {self.effects}, of which {self.unanswered_effects} were never answered, and "
-            f"{self.effects - self.unwitnessed} found their authorisation in the store on arrival",
+            f"effects in the desk's ledger {self.effects}, {self.effects - self.unwitnessed} of them with their "
+            f"authorisation in the store on arrival; of the calls with an unknown outcome {self.unknown_effects} are among them",
             f"events {self.events}; all runs ended and all copies level {self.settled_seconds:.1f} s after the load",
             f"refusals that users met: {_told(self.history.refusals)}; new connections {self.history.reconnects}",
             f"faults: {len(self.faults)}",
@@ -297,7 +297,9 @@ def examine(stage: Stage, campaign: Campaign, streams: dict[str, list[Envelope]]
     effects = list(stage.desk.effects)
     campaign.effects = len(effects)
     campaign.unwitnessed = sum(effect.authorised is None for effect in effects)
-    campaign.unanswered_effects = stage.desk.unanswered
+    campaign.unknown_effects = sum(
+        runs.calls[key].outcomes == ["unknown"] for key in {e.key for e in effects} & runs.calls.keys()
+    )
     campaign.events = sum(map(len, streams.values()))
     campaign.faults += campaign.history.faults
     campaign.faults += checks.one_end_for_each_run(runs, campaign.history)
@@ -308,8 +310,3 @@ def examine(stage: Stage, campaign: Campaign, streams: dict[str, list[Envelope]]
         campaign.faults += checks.copies_without_a_gap(stage.record, streams, tenant=tenant)
     if stage.desk.turned_away:
         campaign.faults.append(f"the desk was shown {stage.desk.turned_away} tokens that it never gave")
-
-
-def written_effects(ledger: Path) -> int:
-    """Lines of the desk's ledger file."""
-    return len([orjson.loads(line) for line in ledger.read_bytes().splitlines()])

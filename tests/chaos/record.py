@@ -49,7 +49,7 @@ class Record:
 
     def ledger(self, tenant: str) -> list[Envelope]:
         """Every event of a ledger in its order."""
-        rows = self._ask(self._ledger(tenant), f"SELECT {COLUMNS} FROM entries ORDER BY idx")  # noqa: S608 - a name from code
+        rows = self._ask(self._ledger(tenant), f"SELECT {COLUMNS} FROM entries ORDER BY idx")
         return [envelope_of(tenant, row) for row in rows]
 
     def heads(self, tenant: str) -> dict[str, int]:
@@ -66,8 +66,8 @@ class Record:
     def open_runs(self) -> set[str]:
         """Runs accepted and not ended, of all tenants."""
         marks = ", ".join("?" * len(ENDS))
-        ended = f"SELECT originator_id FROM stored_events WHERE topic IN ({marks})"  # noqa: S608 - question marks
-        asked = f"SELECT originator_id FROM stored_events WHERE topic = ? EXCEPT {ended}"  # noqa: S608 - a text from above
+        ended = f"SELECT originator_id FROM stored_events WHERE topic IN ({marks})"
+        asked = f"SELECT originator_id FROM stored_events WHERE topic = ? EXCEPT {ended}"
         found = [self._ask(self._store(RUNTIME, tenant), asked, ACCEPTED, *ENDS) for tenant in self.tenants()]
         return {run for rows in found for (run,) in rows}
 

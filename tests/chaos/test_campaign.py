@@ -25,9 +25,10 @@ def assert_nothing_broke(campaign: Campaign, *, kills: int) -> None:
     assert campaign.effects > campaign.unwitnessed + kills, campaign.report()
 
 
+@pytest.mark.timeout(300)
 async def test_a_kill_of_each_part_under_load_loses_and_doubles_nothing(tmp_path, capsys):
     with running_platform(tmp_path, "--demo") as platform:
-        campaign = await run_campaign(platform, tmp_path, seed=SEED, kills=len(PARTS), lanes=2)
+        campaign = await run_campaign(platform, tmp_path, seed=SEED, kills=len(PARTS), lanes=2, together=0.5)
     with capsys.disabled():
         print(f"\n{campaign.report()}")
     assert_nothing_broke(campaign, kills=len(PARTS))

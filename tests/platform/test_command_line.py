@@ -114,3 +114,17 @@ def test_status_and_doctor_find_everything_well(platform):
     assert status.code == 0, status.out
     assert status.json["ready"] is True
     assert platform.cli("doctor", "--output", "json").code == 0
+
+
+def test_a_runs_events_are_replayed_in_order_from_its_acceptance_to_its_end(platform):
+    run_id = platform.cli("run", "helpdesk", "what is a permit?", "--as", "acme/reader", "--output", "json").json[
+        "run_id"
+    ]
+    for _ in range(50):  # the ledger follows the store by milliseconds
+        replayed = platform.cli("runs", "replay", run_id, "--as", "acme/reader")
+        events = [json.loads(line)["event"] for line in replayed.out.splitlines()]
+        if events and events[-1] == "runtime.Run.Completed":
+            break
+    assert events[0] == "runtime.Run.Accepted"
+    assert events[-1] == "runtime.Run.Completed"
+    assert platform.cli("runs", "replay", "f" * 32, "--as", "acme/reader").code == 4

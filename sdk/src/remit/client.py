@@ -27,6 +27,8 @@ __all__ = ["Client", "PermissionViolation", "connect"]
 
 ENDED = frozenset({"completed", "failed", "cancelled"})
 DEFAULT_TIMEOUT_SECONDS = 10.0
+PAGE = 200
+"""Entries of a trail asked for at once."""
 
 
 def connect(url: str, *, token: str, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> Client:
@@ -50,11 +52,12 @@ class Client:
         self._nats: Nats | None = None
 
     async def __aenter__(self) -> Self:
-        import nats
         from nats import errors
+        from nats.aio.client import Client as Nats
 
+        nc = Nats()
         try:
-            self._nats = await nats.connect(
+            await nc.connect(
                 self._url,
                 token=self._token,
                 inbox_prefix=subjects.user_inbox(self.session.caller),
@@ -64,6 +67,7 @@ class Client:
                 connect_timeout=10,  # the bus itself waits 2 s for the auth service
                 allow_reconnect=True,
             )
+            self._nats = nc
         except (errors.AuthorizationError, errors.Error) as refused:
             text = str(refused).lower()
             if "authorization" in text or "authentication" in text:
@@ -73,18 +77,16 @@ class Client:
             raise Unavailable(f"no bus at {self._url}: {refused}") from None
         except OSError as fault:
             raise Unavailable(f"no bus at {self._url}: {fault}") from None
+        finally:
+            if self._nats is None:
+                await _close(nc)  # the library leaves the socket of a refused connection open
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._nats:
-            try:
-                await self._nats.close()
-            except OSError:  # it flushes first; without a socket it stops there, and leaves its subscriptions' tasks
-                for subscription in self._nats._subs.values():
-                    if subscription._wait_for_msgs_task:
-                        subscription._wait_for_msgs_task.cancel()
+            await _close(self._nats)
 
     @property
     def nats(self) -> Nats:
@@ -242,6 +244,28 @@ class Client:
         return await self.command(
             "audit", "show-trail", {key: value for key, value in asked.items() if value is not None}
         )
+
+    async def entries(self, *, after: int | None = None, of: str | None = None) -> AsyncIterator[dict[str, Any]]:
+        """Every entry of a trail, page by page, from behind index `after`."""
+        while True:
+            page = await self.trail(after=after, limit=PAGE, of=of)
+            for entry in page["entries"]:
+                yield entry
+            after = page.get("next")
+            if after is None:
+                return
+
+
+async def _close(nc: Nats) -> None:
+    """Close, also what the library leaves open when its last flush meets a dead socket: its tasks, and the socket."""
+    try:
+        await nc.close()
+    except OSError:
+        for subscription in nc._subs.values():
+            if subscription._wait_for_msgs_task:
+                subscription._wait_for_msgs_task.cancel()
+        if nc._transport:
+            nc._transport.close()  # type: ignore[no-untyped-call]  # of the library
 
 
 async def _next(subscription: Subscription, subject: str, *, seconds: float) -> dict[str, Any] | None:

@@ -249,6 +249,9 @@ def test_even_with_the_secret_names_known_only_the_views_read_the_source(rig: Ri
         ("sqlite_master", "sql", None),
     ]:
         assert shadow.authorize(sqlite3.SQLITE_READ, table, column, shadow.source, accessor) == sqlite3.SQLITE_DENY
+    assert shadow.authorize(sqlite3.SQLITE_READ, "flights", "carrier", "main", None) == sqlite3.SQLITE_DENY
+    assert shadow.authorize(sqlite3.SQLITE_READ, "salaries", "who", "temp", None) == sqlite3.SQLITE_OK
+    assert shadow.authorize(sqlite3.SQLITE_READ, "sqlite_temp_master", "sql", "temp", None) == sqlite3.SQLITE_DENY
 
 
 def test_the_secret_names_change_with_every_statement_and_are_in_no_error(rig: Rig) -> None:

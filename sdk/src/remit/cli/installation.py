@@ -53,12 +53,13 @@ class Installer:
         verb: str,
         payload: dict[str, Any] | None = None,
         *,
+        user: str = SYSTEM_USER,
         timeout_seconds: float = 10,
     ) -> dict[str, Any]:
-        """One rpc for the tenant's system user; raises what the service refuses with, or Unavailable."""
+        """One rpc for a user of the tenant; raises what the service refuses with, or Unavailable."""
         from nats import errors
 
-        subject = subjects.rpc(tenant, SYSTEM_USER, service, verb)
+        subject = subjects.rpc(tenant, user, service, verb)
         try:
             answer = await self.nc.request(subject, orjson.dumps(payload or {}), timeout=timeout_seconds)
         except errors.NoRespondersError:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
+import orjson
 from cyclopts import App
 
 from remit.cli.context import current
 from remit.cli.installation import As, Token, as_user
 from remit.cli.output import emit, inert, out, pairs, refuse, say, styled, table
 from remit.client import Client
-from remit_contracts.errors import Unavailable, refusal_from
+from remit_contracts.errors import Absent, Unavailable, refusal_from
 
-app = App(name="runs", help="Runs: list, show, cancel.")
+app = App(name="runs", help="Runs: list, show, cancel, replay.")
 
 
 def run(agent: str, prompt: str, /, *, as_: As = None, token: Token = None, timeout: float = 300.0) -> int:
@@ -71,6 +73,23 @@ def cancel(run_id: str, /, *, as_: As = None, token: Token = None) -> None:
     """End a run that has not ended."""
     answer = as_user(as_, token, lambda client: client.cancel(run_id))
     emit(answer, lambda: pairs(answer))
+
+
+@app.command
+def replay(run_id: str, /, *, as_: As = None, token: Token = None) -> None:
+    """Play a run's recorded events back in order, one JSON line an event; nothing is called again."""
+
+    async def play(client: Client) -> int:
+        count = 0
+        async for entry in client.entries():
+            if entry.get("run_id") == run_id:
+                count += 1
+                sys.stdout.write(orjson.dumps(entry).decode() + "\n")
+        return count
+
+    if not (count := as_user(as_, token, play)):
+        raise Absent(f"no event of a run {run_id} is in your trail")
+    say(f"{count} events replayed")
 
 
 def _exit_code(view: dict[str, Any]) -> int:

@@ -22,8 +22,6 @@ from remit_contracts.identity import Handle
 
 app = App(name="trail", help="A user's trail: show, verify, prove, export, replay.")
 
-PAGE = 200
-
 
 @app.command
 def show(
@@ -120,7 +118,7 @@ def replay(user: str, /, *, after: int | None = None, speed: float = 0.0, as_: A
 
     async def play(client: Client) -> int:
         count, before = 0, None
-        async for entry in _pages(client, user, as_, after):
+        async for entry in client.entries(after=after, of=_of(user, as_).get("of")):
             at = datetime.fromisoformat(entry["recorded_at"])
             if speed > 0 and before is not None:
                 await asyncio.sleep(max(0.0, (at - before).total_seconds() / speed))
@@ -142,24 +140,13 @@ def _entries(
 
     async def read(client: Client) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
-        async for entry in _pages(client, user, as_, after):
+        async for entry in client.entries(after=after, of=_of(user, as_).get("of")):
             found.append(entry)
             if limit is not None and len(found) >= limit:
                 break
         return found
 
     return as_user(as_ or user, token, read)
-
-
-async def _pages(client: Client, user: str, as_: str | None, after: int | None) -> Any:
-    of = _of(user, as_).get("of")
-    while True:
-        page = await client.trail(after=after, limit=PAGE, of=of)
-        for entry in page["entries"]:
-            yield entry
-        after = page.get("next")
-        if after is None:
-            return
 
 
 def _of(user: str, as_: str | None) -> dict[str, str]:

@@ -116,7 +116,7 @@ class Acts:
         expect(any(lease["run"] == run["run_id"] for lease in leases), "no lease names the run")
         expect(self.desk.token not in str(run), "the secret is in the run's own view")
         step.facts.update(run_id=run["run_id"], idempotency_key=self.desk.answered[0])
-        return f"the desk saw its bearer token once, with the key {self.desk.answered[0][:8]}...:{self.desk.answered[0][-1]}"
+        return f"the desk saw its bearer token once, with the key {self.desk.answered[0]}"
 
     async def reader_reads_documents(self, step: Step) -> str:
         """What a reader may do."""
@@ -226,14 +226,7 @@ async def _trail_with(client: Client, run_id: str) -> list[dict[str, Any]]:
     """The whole trail, once the run's end is in it: the ledger follows the store by milliseconds."""
     async with asyncio.timeout(20):
         while True:
-            entries: list[dict[str, Any]] = []
-            after: int | None = None
-            while True:
-                page = await client.trail(after=after, limit=200)
-                entries += page["entries"]
-                after = page.get("next")
-                if after is None:
-                    break
+            entries = [entry async for entry in client.entries()]
             if any(e.get("run_id") == run_id and e["event"] == "runtime.Run.Completed" for e in entries):
                 return entries
             await asyncio.sleep(0.1)

@@ -29,7 +29,6 @@ from remit_chassis.streams import require_stream
 from remit_contracts.errors import Unavailable
 from remit_contracts.subjects import RUNS_STREAM
 
-
 DRAIN_SECONDS = 5.0
 """How long a stop waits for tool calls on their way; `remit up` kills after 10 s."""
 
@@ -101,9 +100,7 @@ def build(settings: AgentRuntimeSettings, *, user_keys: UserKeys | None = None) 
     return service
 
 
-def _live(
-    service: Service, host: ToolHostClient, gate: ToolGate, queue: RunQueue, jobs: Jobs, sweep: Sweep
-) -> None:
+def _live(service: Service, host: ToolHostClient, gate: ToolGate, queue: RunQueue, jobs: Jobs, sweep: Sweep) -> None:
     """What starts and stops with the service, and what its readiness depends on."""
 
     async def tool_host_takes_calls() -> str:

@@ -86,7 +86,7 @@ class ToolGate:
         self._none_open = asyncio.Event()
 
     async def drain(self, within_seconds: float) -> None:
-        """Begin no call any more; return when those that are authorised have their outcome recorded, or after that time.
+        """Begin no call any more; return when those that are authorised have an outcome on record, or after that time.
 
         Whoever asks for a call from now on waits until cancelled, with nothing recorded: a policy that is being stopped
         as well must not deny what it would allow.

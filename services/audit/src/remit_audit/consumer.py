@@ -134,6 +134,8 @@ class Consumer:
                 await work()
             except (Refusal, NatsError, OSError) as fault:
                 structlog.get_logger().warning("audit.waiting", reason=str(fault)[:300])
+            except Exception:  # a bug: the next round may fare better
+                structlog.get_logger().exception("audit.failed")
             await asyncio.sleep(seconds)
 
 

@@ -61,6 +61,8 @@ class Follower:
                     pause = _FIRST_PAUSE_SECONDS
             except (Unavailable, NatsError, OSError) as fault:
                 structlog.get_logger().warning("audit.waiting", tenant=self.tenant, reason=str(fault)[:300])
+            except Exception:  # a bug: what was not acknowledged comes again
+                structlog.get_logger().exception("audit.failed", tenant=self.tenant)
             finally:
                 await pull.stop()
             await asyncio.sleep(pause)

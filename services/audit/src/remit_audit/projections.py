@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 BATCH = 500
 PAUSE_SECONDS = 2.0
+PACE_SECONDS = 0.5
+"""Between two looks at a ledger that grows: a write to the database for every few events costs more than the events.
+Until it has caught up, trails are read from the ledger itself."""
 
 
 class TrailProjection:
@@ -36,6 +39,7 @@ class TrailProjection:
                 structlog.get_logger().warning("audit.projection_waits", tenant=self._tenant, reason=refusal.reason)
                 await asyncio.sleep(PAUSE_SECONDS)
                 continue
+            await asyncio.sleep(PACE_SECONDS)
             async with follower.grown:
                 await follower.grown.wait_for(lambda: follower.ledger.size > self.position + 1)
 

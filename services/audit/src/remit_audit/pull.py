@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 DURABLE: Final = "audit"
 BATCH: Final = 512
 EXPIRES_SECONDS: Final = 5
+LINGER_SECONDS: Final = 0.1
+"""How long a batch waits for more: a transaction, a signature and a fsync for every single event cost more than the call
+that the event is about."""
 ACK_WAIT_SECONDS: Final = 30
 NANOSECONDS: Final = 1_000_000_000
 
@@ -68,7 +71,7 @@ class Pull:
             await self._subscription.unsubscribe()
 
     async def batch(self, limit: int = BATCH) -> list[Msg]:
-        """At least one message, and as many more as are here already; raises Unavailable when the consumer is gone."""
+        """At least one message, and what more comes within LINGER_SECONDS; raises Unavailable when the consumer is gone."""
         while True:
             if self._on_its_way <= BATCH // 2:
                 await self._ask()
@@ -81,6 +84,8 @@ class Pull:
             if self._ended:
                 raise Unavailable(f"the consumer {DURABLE} of {self._stream} ended: {self._ended}")
             messages = [first] if first else []
+            if messages and self._arrived.qsize() < limit:
+                await asyncio.sleep(LINGER_SECONDS)
             while len(messages) < limit and not self._arrived.empty():
                 messages += filter(None, [self._arrived.get_nowait()])
             if messages:

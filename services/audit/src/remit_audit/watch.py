@@ -88,17 +88,22 @@ class Watch:
     async def _catch_up(self, last: int) -> None:
         """Read what the consumer will not be given because it is ahead of the stream."""
         if self._swept < 0:
-            answer = await ask_jetstream(self._service.nc, f"CONSUMER.INFO.{self._follower.stream}.{DURABLE}")
-            if answer.get("delivered", {}).get("stream_seq", 0) <= last:
+            if not await self._consumer_is_ahead():
                 return
             self._swept = 0
         seen = await self._sweep(self._swept + 1, last)
         whole, self._swept = self._swept == 0, last
         if whole:
             await self._ask_for_what_the_stream_lost(seen)
-        answer = await ask_jetstream(self._service.nc, f"CONSUMER.INFO.{self._follower.stream}.{DURABLE}")
-        if answer.get("delivered", {}).get("stream_seq", 0) <= last:
+        if not await self._consumer_is_ahead():
             self._swept = -1
+
+    async def _consumer_is_ahead(self) -> bool:
+        """Whether messages were delivered that the stream has not. Asked in this order, a stream that grows is not
+        taken for one that was cut off."""
+        answer = await ask_jetstream(self._service.nc, f"CONSUMER.INFO.{self._follower.stream}.{DURABLE}")
+        info = await stream_info(self._service.nc, self._follower.stream)
+        return info is not None and answer.get("delivered", {}).get("stream_seq", 0) > info["state"]["last_seq"]
 
     async def _sweep(self, first: int, last: int) -> dict[str, set[int]]:
         seen: dict[str, set[int]] = {}
