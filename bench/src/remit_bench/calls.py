@@ -23,7 +23,8 @@ from remit_chassis.eventstore.store import EventStore
 from remit_chassis.service import Service
 from remit_contracts.errors import Unavailable
 
-CALLS_A_RUN = 8
+CALLS_A_RUN = 20
+"""An agent's limit, unless its definition says otherwise."""
 AGENT = {"name": "bench", "limits": {"model_calls": 1, "tool_calls": CALLS_A_RUN, "seconds": 300.0}}
 
 

@@ -45,6 +45,7 @@ Hook = Callable[[], Awaitable[None]]
 Probe = Callable[[], Awaitable[str]]
 """Returns what is well in a few words; raises when it is not."""
 
+CANCEL_AGAIN_SECONDS = 0.5
 PENDING_BYTES = 64 * 1024 * 1024
 
 
@@ -248,15 +249,24 @@ class Service:
             await asyncio.wait(serving, timeout=deadline)
         for hook in reversed(self._on_stop):
             await hook()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._end_tasks(deadline)
         if hasattr(self, "stores"):
             await self.stores.close()
         if self._requester:
             await self._requester.stop()
         if self._broker:
             await self._broker.stop()
+
+    async def _end_tasks(self, within_seconds: float) -> None:
+        """Cancel, and again: Python 3.11's `wait_for`, which the bus client uses, can swallow a cancellation."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + within_seconds
+        while self._tasks and loop.time() < deadline:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks, timeout=CANCEL_AGAIN_SECONDS)
+        for task in self._tasks:
+            structlog.get_logger().error("task.did_not_end", task=task.get_name())
 
     async def _until_ready(self) -> None:
         """Readiness is a write that succeeded, not a flag: wait until every check passes."""

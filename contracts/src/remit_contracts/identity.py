@@ -7,12 +7,14 @@ hyphens, 63 characters at most. Nothing is ever normalised into an identifier: w
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Annotated, NamedTuple
 
 from pydantic import AfterValidator
 
 from remit_contracts.errors import MalformedIdentifier
 
+MAX_CHARACTERS = 63
 DNS_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 
 PLATFORM_TENANT = "platform"
@@ -26,7 +28,12 @@ RESERVED_TENANTS = frozenset({PLATFORM_TENANT, SYSTEM_USER, "services", "svc", "
 
 def is_label(value: object) -> bool:
     """Whether `value` is an identifier as it stands."""
-    return isinstance(value, str) and DNS_LABEL.fullmatch(value) is not None
+    return isinstance(value, str) and len(value) <= MAX_CHARACTERS and _is_dns_label(value)
+
+
+@lru_cache(maxsize=8192)  # one call of a tool looks at the same few tokens some 60 times
+def _is_dns_label(value: str) -> bool:
+    return DNS_LABEL.fullmatch(value) is not None
 
 
 def label(value: str, *, kind: str = "identifier") -> str:

@@ -24,6 +24,8 @@ from remit_infra.secrets import OPA_TOKEN
 
 LOOPBACK = "127.0.0.1"
 PROBE_SECONDS = 0.5
+READ_MODELS_NICENESS = 10
+"""Read models may lag behind what they are projected from, so under load they give way to what users wait for."""
 BUS, READ_MODELS, RULES = "nats", "mongo", "opa"
 
 
@@ -54,6 +56,7 @@ def read_models(home: Home, port: int) -> Part:
     def run() -> None:
         # One that was killed leaves it behind, and nx-27017 refuses to start while any process has that number.
         pid_file.unlink(missing_ok=True)
+        os.nice(READ_MODELS_NICENESS)
         program()
 
     return Part(READ_MODELS, run=run, probe=lambda: _accepts(port), apart=True)

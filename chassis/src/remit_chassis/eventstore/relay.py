@@ -29,6 +29,9 @@ from remit_contracts.errors import Tampered, Unavailable
 from remit_contracts.events import Envelope
 
 WINDOW = 256
+LINGER_SECONDS = 0.02
+"""How long new events wait for more: a window for every single one costs the service, the bus and whoever reads the
+stream a wake-up each, at the moment when the next step of the same run is due."""
 MESSAGE_ID = "Nats-Msg-Id"
 RELAYED = "Remit-Relayed"
 """On a message out of order (a range published again): how far the copy had come. A relay that finds such a message
@@ -185,6 +188,7 @@ class Relay:
             window = await self._store.read(self.position + 1, WINDOW)
             if not window:
                 await self._wake.wait()
+                await asyncio.sleep(LINGER_SECONDS)
                 continue
             self._unanswered = window
             await self._send(connection, window)

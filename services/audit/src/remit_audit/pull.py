@@ -22,8 +22,8 @@ DURABLE: Final = "audit"
 BATCH: Final = 512
 EXPIRES_SECONDS: Final = 5
 LINGER_SECONDS: Final = 0.1
-"""How long a batch waits for more: a transaction, a signature and a fsync for every single event cost more than the call
-that the event is about."""
+"""How long a batch waits for more: a transaction, a signature and a fsync for every single event cost more than the
+call that the event is about."""
 ACK_WAIT_SECONDS: Final = 30
 NANOSECONDS: Final = 1_000_000_000
 
@@ -71,7 +71,7 @@ class Pull:
             await self._subscription.unsubscribe()
 
     async def batch(self, limit: int = BATCH) -> list[Msg]:
-        """At least one message, and what more comes within LINGER_SECONDS; raises Unavailable when the consumer is gone."""
+        """At least one message, and what comes within LINGER_SECONDS; raises Unavailable when the consumer is gone."""
         while True:
             if self._on_its_way <= BATCH // 2:
                 await self._ask()

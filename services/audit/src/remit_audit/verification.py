@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from remit_audit import checkpoint as notes
@@ -15,7 +16,7 @@ from remit_audit.findings import Finding
 from remit_audit.ledger_end import remembered_in
 from remit_audit.ledger_file import COLUMNS, TABLES, checkpoint_file, damage, envelope_of, schema_faults
 from remit_audit.ledger_reader import CHUNK, Entry, LedgerReader, most_rows, scan
-from remit_audit.merkle import BadProof, CompactRange, inclusion_proof, leaf_hash, verify_inclusion
+from remit_audit.merkle import BadProof, CompactRange, Node, inclusion_proof, leaf_hash, verify_inclusion
 from remit_contracts.errors import Refusal, Tampered
 from remit_contracts.events import GENESIS, Envelope
 
@@ -234,10 +235,10 @@ def verify_user(reader: LedgerReader, user: str, public_key: bytes) -> Verdict:
     try:
         with reader.snapshot():
             signed = _signed(reader, public_key, verdict)
-            after, seen = -1, 0
+            after, seen, node = -1, 0, cache(reader.node)  # proofs of one tree share most of their nodes
             while page := reader.of_user(user, after, CHUNK):
                 for entry in page:
-                    for found in _user_faults(reader, entry, signed):
+                    for found in _user_faults(reader, entry, signed, node):
                         verdict.add(found)
                 after, seen = page[-1].index, seen + len(page)
             verdict.entries = seen
@@ -246,7 +247,7 @@ def verify_user(reader: LedgerReader, user: str, public_key: bytes) -> Verdict:
     return verdict
 
 
-def _user_faults(reader: LedgerReader, entry: Entry, signed: notes.Checkpoint | None) -> Iterator[Finding]:
+def _user_faults(reader: LedgerReader, entry: Entry, signed: notes.Checkpoint | None, node: Node) -> Iterator[Finding]:
     envelope, index = entry.envelope, entry.index
     place = (envelope.service, envelope.notification_id, index)
     if not envelope.intact:
@@ -261,7 +262,7 @@ def _user_faults(reader: LedgerReader, entry: Entry, signed: notes.Checkpoint | 
     if signed is None:
         return
     try:
-        proof = inclusion_proof(index, signed.size, reader.node)
+        proof = inclusion_proof(index, signed.size, node)
         verify_inclusion(leaf_hash(envelope.encoded()), index, signed.size, proof, signed.root)
     except (BadProof, ValueError) as fault:
         yield Finding("ledger", "checkpoint.contradicted", str(fault), *place)
