@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 
+from remit_chassis.requester import Requester
 from remit_contracts import subjects
 from remit_infra.engines import free_port, nats_server_program
 from remit_infra.home import Home
@@ -122,6 +123,17 @@ class Bus:
             yield nc
         finally:
             await nc.close()
+
+    @asynccontextmanager
+    async def asking_as(self, service: str) -> AsyncIterator[Requester]:
+        """Asks other services as that one does: the server lets each answer in its own part of the inbox alone."""
+        async with self.client(service) as nc:
+            requester = Requester(nc, subjects.service_inbox(service))
+            await requester.start()
+            try:
+                yield requester
+            finally:
+                await requester.stop()
 
     async def refused(self, nc: Client) -> list[str]:
         """What the server has refused since last asked, all that was sent before being seen by it."""

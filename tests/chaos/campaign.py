@@ -8,11 +8,13 @@ completed, and the ledger has what was stored before the kill.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import signal
 import statistics
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +37,10 @@ from remit_contracts.identity import Handle
 from remit_contracts.subjects import SERVICES
 
 BUS = "nats"
+TOOL_HOST = "tool-host"
 PARTS = (*SERVICES, BUS)
+ENGINES = {"mongo": "audit", "opa": "policy", TOOL_HOST: "agent-runtime"}
+"""Processes of which a service makes use: its health tells whether they are back. `opa` runs where there is one."""
 RECOVERS_WITHIN_SECONDS = 45.0
 """The stated bound: 10 s of the supervisor's longest back-off and 10 s of the tool gate's patience are in it, and a machine
 whose two cores do other work as well."""
@@ -85,7 +90,7 @@ class Campaign:
             f"{sum(kill.runs_in_flight > 0 for kill in self.kills)} of them with runs in flight",
             f"{'part':<20}{'kills':>6}{'hits':>6}{'runs in flight':>16}{'open calls':>12}{'recovered, s: median':>22}{'max':>7}",
         ]
-        for part in PARTS:
+        for part in (*PARTS, *ENGINES):
             kills = [kill for kill in self.kills if kill.part == part]
             if kills:
                 took = [kill.recovered_seconds for kill in kills]
@@ -171,15 +176,32 @@ def ledger_reaches(record: Record, heads: dict[str, dict[str, int]]) -> bool:
     return True
 
 
-def pid_of(platform: Platform, part: str) -> int:
-    """As endpoints.json has it."""
-    return int(platform.endpoints["pids"][part])
+def pid_of(platform: Platform, part: str) -> int | None:
+    """As endpoints.json has it; the tool host is the runtime's child, and there is none while that starts it again."""
+    pids = platform.endpoints["pids"]
+    return tool_host_of(int(pids["agent-runtime"])) if part == TOOL_HOST else int(pids[part])
 
 
-def schedule(drawn: random.Random, kills: int) -> Iterator[str]:
+def tool_host_of(runtime: int) -> int | None:
+    """The runtime's child that is a tool host, by /proc."""
+    for process in Path("/proc").glob("[0-9]*"):
+        parent = _read(process / "stat").rpartition(")")[2].split()[1:2]
+        if parent == [str(runtime)] and "remit_agent_runtime.toolhost" in _read(process / "cmdline"):
+            return int(process.name)
+    return None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:  # the process has ended
+        return ""
+
+
+def schedule(drawn: random.Random, parts: Sequence[str], kills: int) -> Iterator[str]:
     """Every part once in each round, in an order that is drawn."""
     while True:
-        for part in drawn.sample(PARTS, len(PARTS)):
+        for part in drawn.sample(parts, len(parts)):
             if kills <= 0:
                 return
             kills -= 1
@@ -188,10 +210,11 @@ def schedule(drawn: random.Random, kills: int) -> Iterator[str]:
 
 async def kill_one(stage: Stage, part: str, began: float) -> tuple[Kill, asyncio.Task[None]]:
     """Kill it, look at what that hit, and begin to measure its recovery."""
-    before = pid_of(stage.platform, part)
+    while (before := pid_of(stage.platform, part)) is None:
+        await asyncio.sleep(LOOK_SECONDS)
     heads = {tenant: await asyncio.to_thread(stage.record.heads, tenant) for tenant in stage.record.tenants()}
     killed_at = time.monotonic()
-    stage.platform.kill(part)
+    os.kill(before, signal.SIGKILL)
     open_runs, open_calls = await asyncio.to_thread(lambda: (stage.record.open_runs(), stage.record.open_calls()))
     kill = Kill(part, killed_at - began, len(open_runs), open_calls)
     return kill, asyncio.create_task(_recover(stage, kill, before, heads, killed_at))
@@ -199,9 +222,9 @@ async def kill_one(stage: Stage, part: str, began: float) -> tuple[Kill, asyncio
 
 async def _recover(stage: Stage, kill: Kill, before: int, heads: dict[str, dict[str, int]], killed_at: float) -> None:
     async with asyncio.timeout(RECOVERS_WITHIN_SECONDS):
-        while pid_of(stage.platform, kill.part) == before:
+        while pid_of(stage.platform, kill.part) in (before, None):
             await asyncio.sleep(LOOK_SECONDS)
-        needed = SERVICES if kill.part == BUS else (kill.part,)
+        needed = SERVICES if kill.part == BUS else (ENGINES.get(kill.part, kill.part),)
         while not await is_ready(stage.platform, needed):
             await asyncio.sleep(LOOK_SECONDS)
         for tenant, of_tenant in heads.items():
@@ -213,7 +236,14 @@ async def _recover(stage: Stage, kill: Kill, before: int, heads: dict[str, dict[
 
 
 async def run_campaign(
-    platform: Platform, folder: Path, *, seed: str, kills: int, lanes: int, together: float = TOGETHER
+    platform: Platform,
+    folder: Path,
+    *,
+    seed: str,
+    kills: int,
+    lanes: int,
+    parts: Sequence[str] = PARTS,
+    together: float = TOGETHER,
 ) -> Campaign:
     """Run it on a started platform, which is stopped at its end, and check everything."""
     campaign = Campaign(seed)
@@ -226,7 +256,7 @@ async def run_campaign(
             load.start()
             recovering: dict[str, asyncio.Task[None]] = {}
             try:
-                for part in schedule(drawn, kills):
+                for part in schedule(drawn, parts, kills):
                     await asyncio.sleep(drawn.uniform(0.1, 1.2))  # a moment that nobody chose
                     if drawn.random() >= together or part in recovering:
                         await _recovered(recovering)

@@ -1,15 +1,30 @@
-"""What is no kill: a platform that is told to stop under load, and a bus that comes back without its store."""
+"""What is no kill: a platform that is told to stop under load, a service that hangs, a bus that comes back without its store."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import signal
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from chaos.campaign import ENDS_WITHIN_SECONDS, Campaign, Stage, examine, level, read_streams, staged, until
+from chaos.campaign import (
+    ENDS_WITHIN_SECONDS,
+    RECOVERS_WITHIN_SECONDS,
+    Campaign,
+    Stage,
+    examine,
+    level,
+    pid_of,
+    read_streams,
+    staged,
+    until,
+)
 from chaos.effect_desk import EffectDesk
 from chaos.load import Load
+from chaos.record import ACCEPTED, CALL_AUTHORIZED, RUNTIME
 from fixtures_platform import Platform, running_platform
 
 from remit_infra.engines import free_port
@@ -83,6 +98,55 @@ async def test_a_bus_that_lost_its_whole_store_is_filled_again_from_the_database
             await until_refilled(platform, stage, {tenant: len(found) for tenant, found in before.items()})
             campaign = await examined(stage, load)
     assert campaign.events >= sum(map(len, before.values()))
+
+
+@pytest.mark.timeout(300)
+async def test_while_policy_or_auth_hangs_nothing_is_allowed_and_then_work_goes_on(tmp_path: Path) -> None:
+    with (
+        running_platform(tmp_path, "--demo") as platform,
+        EffectDesk(platform.home, tmp_path / "effects.jsonl", seed=SEED) as desk,
+    ):
+        async with staged(platform, desk) as stage:
+            load = stage.load(lanes=2, seed=SEED)
+            load.start()
+            await until(lambda: len(desk.effects) > 3, within_seconds=60, what="effects")
+            for part, settled_after in (("policy", 0.5), ("auth", 3.0)):  # policy keeps roles for 2 s
+                assert await allowed_while_hanging(stage, part, settled_after) == []
+                await until(lambda: bool(stage.record.open_runs()), within_seconds=30, what="runs are accepted again")
+                heads = {tenant: stage.record.heads(tenant)[RUNTIME] for tenant in stage.record.tenants()}
+                for tenant, head in heads.items():
+                    await until(
+                        lambda tenant=tenant, head=head: stage.record.completed_since(tenant, head),
+                        within_seconds=RECOVERS_WITHIN_SECONDS,
+                        what=f"a new run of {tenant} completed after {part} had hung",
+                    )
+            await rested(stage, load)
+            await examined(stage, load)
+
+
+async def allowed_while_hanging(stage: Stage, part: str, settled_after: float) -> list[str]:
+    """Stop the process for a while (SIGSTOP); what was allowed once the answers that were on their way had come."""
+    pid = pid_of(stage.platform, part)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        await asyncio.sleep(settled_after)
+        since = now()
+        await asyncio.sleep(3)  # the span in which nothing may be allowed
+        until_then = now()
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    stored = [envelope for tenant in stage.record.tenants() for envelope in stage.record.store(RUNTIME, tenant)]
+    assert any(envelope.recorded_at < since for envelope in stored), "there was no load before"
+    return [
+        f"{envelope.topic} at {envelope.recorded_at}, {part} hanging"
+        for envelope in stored
+        if envelope.topic in (ACCEPTED, CALL_AUTHORIZED) and since < envelope.recorded_at < until_then
+    ]
+
+
+def now() -> str:
+    """As events spell instants."""
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 async def until_refilled(platform: Platform, stage: Stage, sizes: dict[str, int]) -> None:

@@ -213,7 +213,9 @@ def _write_home(bus: Bus, desk: Desk) -> None:
     for folder in (home / "tools", home / "agents" / TENANT, home / "sources" / TENANT):
         folder.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(home / "sources" / TENANT / "flights.sqlite")) as source:
-        source.executescript("CREATE TABLE flights (carrier TEXT, tailnum TEXT); INSERT INTO flights VALUES ('UA', 'N1')")
+        source.executescript(
+            "CREATE TABLE flights (carrier TEXT, tailnum TEXT); INSERT INTO flights VALUES ('UA', 'N1')"
+        )
     (home / "tools" / f"{TENANT}.yaml").write_text(
         "tools:\n"
         f"  - {{id: sql, kind: sql, source: sources/{TENANT}/flights.sqlite}}\n"

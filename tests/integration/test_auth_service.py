@@ -131,13 +131,9 @@ async def test_a_user_with_a_token_asks_who_it_is(platform: Platform) -> None:
 
 async def test_policy_is_told_of_a_user_and_of_the_tenants_roles(platform: Platform) -> None:
     user = (await platform.ok("resolve", {"handle": "ann"}))["user"]
-    async with platform.bus.client("policy") as policy:
-        subject = orjson.loads(
-            (await policy.request(subjects.rpc("acme", user, "auth", "describe-subject"), b"{}")).data
-        )
-        tenant = orjson.loads(
-            (await policy.request(subjects.rpc("acme", "system", "auth", "describe-tenant"), b"{}")).data
-        )
+    async with platform.bus.asking_as("policy") as policy:
+        subject = orjson.loads(await policy.ask(subjects.rpc("acme", user, "auth", "describe-subject"), b"{}"))
+        tenant = orjson.loads(await policy.ask(subjects.rpc("acme", "system", "auth", "describe-tenant"), b"{}"))
     assert subject == {
         "user": user,
         "handle": "ann",
@@ -155,15 +151,13 @@ async def test_a_disabled_user_is_told_to_policy_refused_at_the_door_and_where_c
     issued = await platform.ok("issue-token", {"handle": "ann", "ttl_seconds": 60})
     ann = await platform.client(issued["token"], issued["session"])
     user = (await platform.ok("resolve", {"handle": "ann"}))["user"]
-    async with platform.bus.client("policy") as policy:
+    async with platform.bus.client("policy") as policy, platform.bus.asking_as("policy") as asking:
         notices = await policy.subscribe(subjects.any_live("directory"))
         await policy.flush()
         row = await platform.ok("set-user-active", {"handle": "ann", "active": False, "reason": "left"})
         assert not row["active"]
         notice = await notices.next_msg(timeout=5)
-        described = orjson.loads(
-            (await policy.request(subjects.rpc("acme", user, "auth", "describe-subject"), b"{}")).data
-        )
+        described = orjson.loads(await asking.ask(subjects.rpc("acme", user, "auth", "describe-subject"), b"{}"))
     assert notice.subject == f"remit.acme.{user}.live.directory"
     assert orjson.loads(notice.data) == {"revision": described["revision"]}
     assert described["active"] is False

@@ -61,22 +61,22 @@ async def test_a_call_goes_out_once_with_its_key_and_its_authorisation_before_it
 # -- deny by default --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "obligation",
-    [
-        Obligation("watermark", {"text": "secret"}),
-        Obligation("Max_Rows", {"limit": 5}),
-        Obligation("max_rows", {"limit": 5, "unless": "urgent"}),
-        Obligation("max_rows", {"limit": "5"}),
-        Obligation("mask_fields", {"fields": ["word"]}),
-    ],
-)
-async def test_an_obligation_that_nobody_can_keep_lets_nothing_happen(nats_bus: Bus, obligation: Obligation) -> None:
+UNKEEPABLE = [
+    Obligation("watermark", {"text": "secret"}),
+    Obligation("Max_Rows", {"limit": 5}),
+    Obligation("max_rows", {"limit": 5, "unless": "urgent"}),
+    Obligation("max_rows", {"limit": "5"}),
+    Obligation("mask_fields", {"fields": ["word"]}),
+]
+
+
+async def test_an_obligation_that_nobody_can_keep_lets_nothing_happen(nats_bus: Bus) -> None:
     async with acting(nats_bus) as at:
-        at.others.obligations = (obligation,)
-        view = await at.ended((await at.start("a"))["run_id"])
-        assert (view["status"], at.effects) == ("failed", [])
-        assert view["error"]["code"] in ("tool.unknown_obligation", "tool.unenforceable_obligation")
+        for obligation in UNKEEPABLE:
+            at.others.obligations = (obligation,)
+            view = await at.ended((await at.start("a"))["run_id"])
+            assert (view["status"], at.effects) == ("failed", []), obligation
+            assert view["error"]["code"] in ("tool.unknown_obligation", "tool.unenforceable_obligation"), obligation
 
 
 async def test_a_silent_policy_lets_nothing_happen_and_says_so(nats_bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +152,11 @@ async def test_a_full_queue_refuses_loudly_leaves_others_room_and_loses_nothing(
 
 async def test_calls_beyond_what_may_wait_are_refused_and_their_runs_say_so(nats_bus: Bus) -> None:
     async with acting(
-        nats_bus, tool_calls_at_once=1, tool_calls_at_once_per_user=1, tool_calls_waiting=1, tool_calls_waiting_per_user=1
+        nats_bus,
+        tool_calls_at_once=1,
+        tool_calls_at_once_per_user=1,
+        tool_calls_waiting=1,
+        tool_calls_waiting_per_user=1,
     ) as at:
         at.others.decides_calls.clear()
         runs = [(await at.start("a"))["run_id"] for _ in range(4)]
@@ -220,7 +224,7 @@ async def test_an_effect_whose_answer_never_came_is_unknown_and_never_repeated(n
         told = await at.service.checks["tool-host"]()
         os.kill(int(told.removeprefix("process ")), signal.SIGKILL)
         view = await at.ended(run_id)
-        assert [step["outcome"] for step in view["steps"] if step["type"] == "tool"] == ["unknown", "completed"]
-        assert at.effects == [f"{run_id}:1", f"{run_id}:2"]
-
-
+        first = next(step for step in view["steps"] if step["type"] == "tool")
+        assert (first["ordinal"], first["outcome"]) == (1, "unknown")
+        assert at.effects.count(f"{run_id}:1") == 1
+        assert len(set(at.effects)) == len(at.effects)

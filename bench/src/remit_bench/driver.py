@@ -1,11 +1,12 @@
 """The process that loads a platform: `python -m remit_bench.driver SECONDS JOB...`, with the runtime's environment.
 
-Its jobs are `one`, `many`, `fair` and `decide`; it prints `{job: [measurement of each pass]}` as JSON. Times are in seconds.
+Its jobs are `one`, `many`, `fair` and `decide`; it prints `{job: [measurement of each pass]}` as JSON, in seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 import time
@@ -143,6 +144,8 @@ async def drive(seconds: float, platform: int, jobs: list[str]) -> dict[str, Any
     users: list[str] = orjson.loads((settings.home.parent / "users.json").read_bytes())
     runtime = Runtime(settings)
     await runtime.service.start()
+    gc.collect()
+    gc.freeze()  # as a service does when it is ready
     try:
         async with measuring(settings.home, settings.nats_url) as floor:
             driver = Driver(runtime, floor, users, seconds, platform)

@@ -54,7 +54,7 @@ def _many(passes: Passes, engine: str) -> list[Row]:
     judged = engine == "embedded"
     return [
         Row(
-            name=f"{key('calls', engine)}: the same, 64 at once by 64 users; {engine} engine; ratio to echo and publish in series",
+            name=f"{key('calls', engine)}: the same, 64 at once by 64 users; {engine} engine; ratio to echo + publish",
             value=calls,
             unit="calls/s",
             ratio=_median(passes, "calls_a_second", "floor_calls_a_second"),
@@ -62,7 +62,7 @@ def _many(passes: Passes, engine: str) -> list[Row]:
             met=calls >= GOAL_CALLS if judged else None,
         ),
         Row(
-            name=f"{key('calls-cpu', engine)}: CPU of all processes for each of these, relay and ledger included; {engine} engine",
+            name=f"{key('calls-cpu', engine)}: CPU of all processes for each of them, relay and ledger too; {engine}",
             value=_median(passes, "cpu") * 1e3,
             unit="ms",
         ),

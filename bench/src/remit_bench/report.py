@@ -34,8 +34,8 @@ ENGINES: Final = ("embedded", "opa")
 def run(*, only: Sequence[str], seconds: float, progress: Progress) -> dict[str, Any]:
     """Measure the rows whose keys are in `only` (all when it is empty); each load lasts `seconds` a pass.
 
-    Returns `{"floor_ms", "rows": [{"name", "value", "unit", "ratio", "goal", "met"}]}`; `floor_ms` is 0 when no row needed
-    the floor. Raises MalformedCommand for a key that is none, Unavailable when a platform does not start.
+    Returns `{"floor_ms", "rows": [{"name", "value", "unit", "ratio", "goal", "met"}]}`; `floor_ms` is 0 when no
+    row needed it. Raises MalformedCommand for a key that is none, Unavailable when a platform does not start.
     """
     wanted = _wanted(only)
     rows: list[Row] = []
