@@ -15,11 +15,11 @@ demo *args:
 
 # All tests but the long campaigns
 test *args:
-    uv run --group test pytest -m "not slow" {{args}}
+    uv run --group test pytest -n 2 --dist loadfile -m "not slow" {{args}}
 
 # Every test, the long campaigns too
 test-all *args:
-    uv run --group test pytest {{args}}
+    uv run --group test pytest --timeout 3000 {{args}}
 
 # Lint, types, architecture, dependencies, policies
 check:
@@ -41,7 +41,7 @@ bench *args:
 
 # Kill services and the bus under load, for minutes, by seed
 chaos *args:
-    uv run --group test pytest tests/chaos -m "slow or not slow" {{args}}
+    uv run --group test pytest tests/chaos --timeout 3000 -s {{args}}
 
 # Generate JSON Schemas and the AsyncAPI document
 schemas:

@@ -112,7 +112,7 @@ class Driver:
         measured = []
         for _ in range(PASSES):
             await usage.idle(self.processes)
-            before = await self.floor.measure(len(loops))
+            before, failed = await self.floor.measure(len(loops)), sum(loop.failed for loop in loops)
             used = usage.cpu_seconds(self.processes)
             samples, seconds = await self._load(loops, self.seconds)
             await usage.idle(self.processes)  # the relay, the stream and the ledger follow: they belong to the call
@@ -124,6 +124,7 @@ class Driver:
                     "p99": percentile(samples, 0.99),
                     "calls_a_second": len(samples) / seconds,
                     "cpu": used / len(samples),
+                    "failed": sum(loop.failed for loop in loops) - failed,
                     "floor": (before.seconds + after.seconds) / 2,
                     "floor_calls_a_second": (before.calls_a_second + after.calls_a_second) / 2,
                 }

@@ -44,7 +44,7 @@ def _one(passes: Passes, engine: str) -> list[Row]:
             unit="ms",
             ratio=ratio,
             goal="<= 8 F (later 5 F)" if engine == "embedded" else "",
-            met=ratio <= GOAL_FLOORS if engine == "embedded" else None,
+            met=ratio <= GOAL_FLOORS and not _failed(passes) if engine == "embedded" else None,
         )
     ]
 
@@ -59,7 +59,14 @@ def _many(passes: Passes, engine: str) -> list[Row]:
             unit="calls/s",
             ratio=_median(passes, "calls_a_second", "floor_calls_a_second"),
             goal=">= 1,000/s" if judged else "",
-            met=calls >= GOAL_CALLS if judged else None,
+            met=calls >= GOAL_CALLS and not _failed(passes) if judged else None,
+        ),
+        Row(
+            name=f"{key('calls-failed', engine)}: how many of them were refused, in all passes; {engine} engine",
+            value=_failed(passes),
+            unit="calls",
+            goal="0",
+            met=not _failed(passes),
         ),
         Row(
             name=f"{key('calls-cpu', engine)}: CPU of all processes for each of them, relay and ledger too; {engine}",
@@ -95,6 +102,10 @@ def _decide(passes: Passes, engine: str) -> list[Row]:
             met=milliseconds <= GOAL_DECISION_MILLISECONDS,
         )
     ]
+
+
+def _failed(passes: Passes) -> float:
+    return sum(each.get("failed", 0) for each in passes)
 
 
 def _median(passes: Passes, value: str, over: str = "") -> float:

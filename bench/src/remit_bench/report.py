@@ -25,10 +25,17 @@ Progress = Callable[[str], None]
 
 START: Final = ("up", "memory", "memory-rss")
 STORE: Final = ("saves", "saves-library")
-JOBS: Final = {"decide": ("decision",), "one": ("call",), "many": ("calls", "calls-cpu"), "fair": ("fairness",)}
+JOBS: Final = {
+    "decide": ("decision",),
+    "one": ("call",),
+    "many": ("calls", "calls-failed", "calls-cpu"),
+    "fair": ("fairness",),
+}
 """Jobs of the driver, in the order in which they are done, and the keys of their rows."""
 CONNECT: Final = ("connect",)
 ENGINES: Final = ("embedded", "opa")
+JUDGED_WITH: Final = "embedded"
+"""Fairness is the gate's, so it is measured with one engine."""
 
 
 def run(*, only: Sequence[str], seconds: float, progress: Progress) -> dict[str, Any]:
@@ -49,8 +56,8 @@ def run(*, only: Sequence[str], seconds: float, progress: Progress) -> dict[str,
             progress("saving events")
             rows += saves.measure(directory, seconds)
         for engine in _engines():
-            jobs = [job for job, keys in JOBS.items() if wanted & {loads.key(key, engine) for key in keys}]
-            connects = engine == ENGINES[0] and bool(wanted & set(CONNECT))
+            jobs = [job for job in _jobs(engine) if wanted & {loads.key(key, engine) for key in JOBS[job]}]
+            connects = engine == JUDGED_WITH and bool(wanted & set(CONNECT))
             if jobs or connects:
                 found, floor = _loaded(directory / engine / "home", engine, jobs, connects, seconds, progress)
                 rows += found
@@ -64,8 +71,12 @@ def run(*, only: Sequence[str], seconds: float, progress: Progress) -> dict[str,
 
 def keys() -> list[str]:
     """Every key that this machine can measure."""
-    loaded = [loads.key(key, engine) for engine in _engines() for job in JOBS.values() for key in job]
+    loaded = [loads.key(key, engine) for engine in _engines() for job in _jobs(engine) for key in JOBS[job]]
     return [*START, *STORE, *loaded, *CONNECT]
+
+
+def _jobs(engine: str) -> list[str]:
+    return [job for job in JOBS if engine == JUDGED_WITH or job != "fair"]
 
 
 def _engines() -> tuple[str, ...]:

@@ -50,10 +50,19 @@ def test_a_call_over_eight_floors_misses_its_goal() -> None:
 @pytest.mark.parametrize(("calls", "met"), [(1000.0, True), (999.0, False)])
 def test_calls_a_second_are_judged_as_they_are(calls: float, met: bool) -> None:
     measured = passes(calls_a_second=[calls], floor_calls_a_second=[10_000.0], cpu=[0.0015])
-    row, cpu = loads.of("many", measured, engine="embedded")
+    row, failed, cpu = loads.of("many", measured, engine="embedded")
     assert row.met is met
+    assert (failed.value, failed.met) == (0, True)
     assert row.ratio == pytest.approx(calls / 10_000)
     assert (cpu.value, cpu.unit, cpu.met) == (pytest.approx(1.5), "ms", None)
+
+
+def test_a_load_in_which_a_call_was_refused_meets_no_goal() -> None:
+    measured = passes(
+        calls_a_second=[5000.0], floor_calls_a_second=[10_000.0], cpu=[0.001], failed=[1.0], p50=[0.001], floor=[0.001]
+    )
+    assert [row.met for row in loads.of("many", measured, engine="embedded")] == [False, False, None]
+    assert loads.of("one", measured, engine="embedded")[0].met is False
 
 
 @pytest.mark.parametrize(("beside", "met"), [(0.020, True), (0.021, False)])

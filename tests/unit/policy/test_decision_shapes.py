@@ -152,9 +152,16 @@ def test_a_required_answer_that_denies_raises_its_reason_and_decision_id():
     with pytest.raises(Denied) as denied:
         fast.DecisionAnswer(False, context).required()
     assert (denied.value.refusal_code, denied.value.reason, denied.value.decision_id) == (
-        "policy.no_grant",
+        "policy.denied",
         "no role grants it",
         "d-1",
     )
     allowing = fast.DecisionAnswer(True, context)
     assert allowing.required() is allowing
+
+
+def test_a_denial_that_no_policy_decided_keeps_its_own_code():
+    context = fast.AnswerContext(decision_id="d-1", reasons=(fast.Reason("policy.deadline", "not decided in time"),))
+    with pytest.raises(Denied) as denied:
+        fast.DecisionAnswer(False, context).required()
+    assert denied.value.refusal_code == "policy.deadline"
