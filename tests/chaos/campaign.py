@@ -49,6 +49,9 @@ LOOK_SECONDS = 0.05
 TOGETHER = 0.25
 """Part of the kills that follow the one before at once, while that part is still away."""
 
+AMID_CALL = 0.5
+"""Part of the kills that wait for a tool call to be open, and come at once then; the others come whenever they come."""
+
 
 @dataclass
 class Kill:
@@ -70,7 +73,8 @@ class Campaign:
     history: History = field(default_factory=History)
     runs: checks.Runs = field(default_factory=checks.Runs)
     effects: int = 0
-    unwitnessed: int = 0
+    witnessed: int = 0
+    """Effects whose authorisation the desk read in the store as they came."""
     unknown_effects: int = 0
     """Calls whose outcome is recorded as unknown and that the desk did."""
     events: int = 0
@@ -103,7 +107,7 @@ class Campaign:
             f"runs accepted {len(self.runs.accepted)} ({retried} asked for more than once): {_told(ends)}",
             f"why runs failed or were cancelled: {_told(self.runs.errors)}",
             f"tool calls {len(self.runs.calls)}: {_told(outcomes)}, denied {denied}; why they failed: {_told(why)}",
-            f"effects in the desk's ledger {self.effects}, {self.effects - self.unwitnessed} of them with their "
+            f"effects in the desk's ledger {self.effects}, {self.witnessed} of them with their "
             f"authorisation in the store on arrival; of the calls with an unknown outcome {self.unknown_effects} are among them",
             f"events {self.events}; all runs ended and all copies level {self.settled_seconds:.1f} s after the load",
             f"refusals that users met: {_told(self.history.refusals)}; new connections {self.history.reconnects}",
@@ -208,11 +212,13 @@ def schedule(drawn: random.Random, parts: Sequence[str], kills: int) -> Iterator
             yield part
 
 
-async def kill_one(stage: Stage, part: str, began: float) -> tuple[Kill, asyncio.Task[None]]:
+async def kill_one(stage: Stage, part: str, began: float, *, amid_call: bool) -> tuple[Kill, asyncio.Task[None]]:
     """Kill it, look at what that hit, and begin to measure its recovery."""
     while (before := pid_of(stage.platform, part)) is None:
         await asyncio.sleep(LOOK_SECONDS)
     heads = {tenant: await asyncio.to_thread(stage.record.heads, tenant) for tenant in stage.record.tenants()}
+    aim = stage.record.open_calls if amid_call else stage.record.open_runs
+    await until(lambda: bool(aim()), within_seconds=30, what="something in flight to hit")
     killed_at = time.monotonic()
     os.kill(before, signal.SIGKILL)
     open_runs, open_calls = await asyncio.to_thread(lambda: (stage.record.open_runs(), stage.record.open_calls()))
@@ -260,8 +266,7 @@ async def run_campaign(
                     await asyncio.sleep(drawn.uniform(0.1, 1.2))  # a moment that nobody chose
                     if drawn.random() >= together or part in recovering:
                         await _recovered(recovering)
-                    await until(lambda: bool(stage.record.open_runs()), within_seconds=30, what="runs in flight")
-                    kill, recovering[part] = await kill_one(stage, part, began)
+                    kill, recovering[part] = await kill_one(stage, part, began, amid_call=drawn.random() < AMID_CALL)
                     campaign.kills.append(kill)
                 await _recovered(recovering)
             finally:
@@ -326,7 +331,7 @@ def examine(stage: Stage, campaign: Campaign, streams: dict[str, list[Envelope]]
     runs = campaign.runs = checks.Runs.of(stage.record)
     effects = list(stage.desk.effects)
     campaign.effects = len(effects)
-    campaign.unwitnessed = sum(effect.authorised is None for effect in effects)
+    campaign.witnessed = sum(effect.authorised is True for effect in effects)
     campaign.unknown_effects = sum(
         runs.calls[key].outcomes == ["unknown"] for key in {e.key for e in effects} & runs.calls.keys()
     )

@@ -10,7 +10,7 @@ from chaos.campaign import ENGINES, PARTS, RECOVERS_WITHIN_SECONDS, TOOL_HOST, C
 from fixtures_platform import running_platform
 
 SEED = os.environ.get("REMIT_CHAOS_SEED", "20261124")
-LONG_KILLS = int(os.environ.get("REMIT_CHAOS_KILLS", "60"))
+LONG_KILLS = int(os.environ.get("REMIT_CHAOS_KILLS", "72"))
 
 # The client library forgets the socket of a reconnect that was refused, as by a bus whose auth service is not back yet.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <StreamWriter:ResourceWarning")
@@ -22,11 +22,12 @@ def assert_nothing_broke(campaign: Campaign, *, parts: Sequence[str], kills: int
     assert {kill.part for kill in campaign.kills} == set(parts)
     # A schedule that never hit proves nothing.
     assert all(kill.runs_in_flight for kill in campaign.kills), campaign.report()
-    assert sum(kill.calls_in_flight for kill in campaign.kills), campaign.report()
+    if kills > len(parts):  # with one kill of each, those few may all have come between two calls
+        assert sum(kill.calls_in_flight for kill in campaign.kills), campaign.report()
     assert all(0 < kill.recovered_seconds < RECOVERS_WITHIN_SECONDS for kill in campaign.kills), campaign.report()
     ends = [end for found in campaign.runs.ends.values() for end in found]
     assert ends.count("completed") > len(ends) / 2, campaign.report()
-    assert campaign.effects > campaign.unwitnessed + kills, campaign.report()
+    assert campaign.witnessed > kills, campaign.report()
 
 
 @pytest.mark.timeout(300)

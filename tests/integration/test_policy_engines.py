@@ -203,6 +203,28 @@ async def test_an_opa_that_was_restarted_gets_its_policies_and_data_again():
             assert (found.allow, found.revision) == (True, "7")
 
 
+@pytest.mark.real_opa
+async def test_while_a_restarted_opa_is_filled_again_nobody_is_denied_what_they_may():
+    async def asked_until_answered(engine):
+        while True:
+            try:
+                return await verdict(engine, asked(call(), at=NOW))
+            except EngineError:  # away, or busy compiling: no decision, and none that would be recorded as a denial
+                await asyncio.sleep(0.005)
+
+    with opa_server() as server:
+        async with opa_engine(server) as engine, asyncio.timeout(60):
+            for _ in range(5):
+                server.stop()
+                server.start()
+                asking = []
+                while len(asking) < 2 or not all(task.done() for task in asking[:2]):
+                    asking.append(asyncio.create_task(asked_until_answered(engine)))
+                    await asyncio.sleep(0.002)  # one after the other, so that some arrive while it is being filled
+                found = await asyncio.gather(*asking)
+                assert [codes(verdict) for verdict in found if not verdict.allow] == []
+
+
 async def test_an_opa_that_is_not_there_is_said_so():
     with pytest.raises(ValueError, match="no OPA address"):
         OpaEngine("127.0.0.1:8181")

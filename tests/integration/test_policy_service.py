@@ -72,31 +72,19 @@ class Auth:
 
 
 @asynccontextmanager
-async def the_auditor(bus):
-    """A connection with the auditor's inbox that may say anything: who may ask what is tested with the server."""
-    nc = await bus.connect(user="anyone", password="anyone", inbox_prefix=subjects.service_inbox("audit"))
-    try:
-        yield nc
-    finally:
-        await nc.close()
-
-
-@asynccontextmanager
 async def running(bus):
-    """The service, the stand-in for auth, and a connection as the runtime's."""
-    auth_nc, runtime = await bus.connect_as("auth"), await bus.connect_as("agent-runtime")
-    auth = Auth(auth_nc)
-    await auth.open()
-    settings = PolicySettings(home=bus.home.path, nats_url=bus.url, engine="embedded")
-    service = build(settings, user_keys=OneKey())
-    await service.start()
-    await seen_by_server(service.nc)
-    try:
-        yield service, auth, runtime
-    finally:
-        await service.shut_down()
-        await runtime.close()
-        await auth_nc.close()
+    """The service, the stand-in for auth, and the runtime's way to ask."""
+    async with bus.client("auth") as auth_nc, bus.asking_as("agent-runtime") as runtime:
+        auth = Auth(auth_nc)
+        await auth.open()
+        settings = PolicySettings(home=bus.home.path, nats_url=bus.url, engine="embedded")
+        service = build(settings, user_keys=OneKey())
+        await service.start()
+        await seen_by_server(service.nc)
+        try:
+            yield service, auth, runtime
+        finally:
+            await service.shut_down()
 
 
 @pytest.fixture
@@ -105,8 +93,14 @@ async def place(nats_bus):
         yield found
 
 
-async def ask(runtime, verb, payload, *, tenant="acme", user="u-1", timeout=5):
-    return (await runtime.request(subjects.rpc(tenant, user, "policy", verb), payload, timeout=timeout)).data
+async def ask(runtime, verb, payload, *, tenant="acme", user="u-1"):
+    """The answer's bytes, also of a refusal."""
+    return await (await runtime.send(subjects.rpc(tenant, user, "policy", verb), payload))
+
+
+async def ask_as_installer(bus, verb, payload, *, user="u-1"):
+    async with bus.client("installer") as nc:
+        return (await nc.request(subjects.rpc("acme", user, "policy", verb), payload, timeout=5)).data
 
 
 async def decide(runtime, request, **subject):
@@ -137,20 +131,15 @@ async def test_a_denial_is_on_disk_before_its_answer_arrives(place):
 
 
 async def test_a_recorded_denial_is_decided_again_alike(nats_bus):
-    nats_bus.add_anyone()
-    async with running(nats_bus) as (service, _, runtime), the_auditor(nats_bus) as auditor:
-        await decided_again_alike(service, runtime, auditor)
-
-
-async def decided_again_alike(service, runtime, auditor):
-    answer = await decide(runtime, call(user="u-2"), user="u-2")
-    (envelope,) = await service.stores.of("acme").read(1, 10)
-    event = await service.stores.of("acme").decode(envelope)
-    question = orjson.dumps({"input": event.engine_input, "bundle_digest": event.bundle_digest})
-    again = orjson.loads(await ask(auditor, "redecide", question, user="u-2"))
-    assert again["decision"] is False
-    assert [reason["code"] for reason in again["reasons"]] == codes(answer.context)
-    assert service.stores.of("acme").head()[0] == 1, "a replay is no decision"
+    async with running(nats_bus) as (service, _, runtime):
+        answer = await decide(runtime, call(user="u-2"), user="u-2")
+        (envelope,) = await service.stores.of("acme").read(1, 10)
+        event = await service.stores.of("acme").decode(envelope)
+        question = orjson.dumps({"input": event.engine_input, "bundle_digest": event.bundle_digest})
+        again = orjson.loads(await ask_as_installer(nats_bus, "redecide", question, user="u-2"))
+        assert again["decision"] is False
+        assert [reason["code"] for reason in again["reasons"]] == codes(answer.context)
+        assert service.stores.of("acme").head()[0] == 1, "a replay is no decision"
 
 
 async def test_a_notice_of_the_directory_is_heeded_at_once(place):
@@ -200,9 +189,8 @@ async def test_bad_input_is_a_coded_refusal_and_never_a_silence(place, payload, 
 
 
 async def test_it_says_what_decides(nats_bus):
-    nats_bus.add_anyone()
-    async with running(nats_bus), the_auditor(nats_bus) as auditor:
-        info = orjson.loads(await ask(auditor, "info", b"{}"))
+    async with running(nats_bus):
+        info = orjson.loads(await ask_as_installer(nats_bus, "info", b"{}"))
         assert info == {"engine": "embedded", "bundle_digest": base_policies().digest}
 
 

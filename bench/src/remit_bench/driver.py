@@ -115,7 +115,7 @@ class Driver:
             before, failed = await self.floor.measure(len(loops)), sum(loop.failed for loop in loops)
             used = usage.cpu_seconds(self.processes)
             samples, seconds = await self._load(loops, self.seconds)
-            await usage.idle(self.processes)  # the relay, the stream and the ledger follow: they belong to the call
+            await usage.idle(self.processes)  # relay, stream, ledger and read model follow: they belong to the call
             used = usage.cpu_seconds(self.processes) - used
             after = await self.floor.measure(len(loops))
             measured.append(

@@ -69,7 +69,7 @@ def _many(passes: Passes, engine: str) -> list[Row]:
             met=not _failed(passes),
         ),
         Row(
-            name=f"{key('calls-cpu', engine)}: CPU of all processes for each of them, relay and ledger too; {engine}",
+            name=f"{key('calls-cpu', engine)}: CPU of all processes for each, ledger and read model too; {engine}",
             value=_median(passes, "cpu") * 1e3,
             unit="ms",
         ),

@@ -12,7 +12,9 @@ import psutil
 IDLE_SHARE = 0.10
 """Of one core: below it, all processes together count as idle."""
 LOOK_SECONDS = 0.25
-SETTLES_WITHIN_SECONDS = 30.0
+CALM_SECONDS = 1.75
+"""Work that waits for a pause, such as projecting the read models, begins within it."""
+SETTLES_WITHIN_SECONDS = 60.0
 
 
 class Memory(NamedTuple):
@@ -62,10 +64,13 @@ async def idle(pids: Iterable[int]) -> None:
     watched = list(pids)
     give_up_at = time.monotonic() + SETTLES_WITHIN_SECONDS
     used, at = cpu_seconds(watched), time.monotonic()
+    calm_since = at
     while time.monotonic() < give_up_at:
         await asyncio.sleep(LOOK_SECONDS)
         now, now_at = cpu_seconds(watched), time.monotonic()
-        if now - used < IDLE_SHARE * (now_at - at):
+        if now - used >= IDLE_SHARE * (now_at - at):
+            calm_since = now_at
+        elif now_at - calm_since >= CALM_SECONDS:
             return
         used, at = now, now_at
 

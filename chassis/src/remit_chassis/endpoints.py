@@ -92,8 +92,7 @@ class Endpoint:
             outcome, answer = "internal", INTERNAL
             structlog.get_logger().exception("request.failed", verb=self.verb, tenant=caller.tenant, user=caller.user)
         await publish(reply, answer)
-        metrics.requests.labels(self.kind, self.verb, outcome).inc()
-        metrics.seconds.labels(self.kind, self.verb).observe(time.perf_counter() - began)
+        metrics.answered(self.kind, self.verb, outcome, time.perf_counter() - began)
 
     async def _refuse_unadmitted(self, refusal: Refusal, subject: str, reply: str, publish: Publish) -> None:
         """A foreign reply is never answered: the refusal goes to the sender's own `live.refusal`, as the subject

@@ -33,6 +33,20 @@ class Metrics:
             "remit_relay_lag_events", "Events stored and not yet acknowledged by the stream", registry=self.registry
         )
 
+        self._counts: dict[tuple[str, str, str], Counter] = {}
+        self._timers: dict[tuple[str, str], Histogram] = {}
+
+    def answered(self, kind: str, verb: str, outcome: str, seconds: float) -> None:
+        """Count one request. The library's look-up by labels costs more than its counting, so its results are kept."""
+        count = self._counts.get((kind, verb, outcome))
+        if count is None:
+            count = self._counts[kind, verb, outcome] = self.requests.labels(kind, verb, outcome)
+        timer = self._timers.get((kind, verb))
+        if timer is None:
+            timer = self._timers[kind, verb] = self.seconds.labels(kind, verb)
+        count.inc()
+        timer.observe(seconds)
+
     def exposition(self) -> bytes:
         """The Prometheus text format."""
         return generate_latest(self.registry)

@@ -24,7 +24,7 @@ from remit_infra.secrets import OPA_TOKEN
 
 LOOPBACK = "127.0.0.1"
 PROBE_SECONDS = 0.5
-READ_MODELS_NICENESS = 10
+READ_MODELS_NICENESS = 19
 """Read models may lag behind what they are projected from, so under load they give way to what users wait for."""
 BUS, READ_MODELS, RULES = "nats", "mongo", "opa"
 

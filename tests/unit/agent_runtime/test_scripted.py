@@ -70,7 +70,7 @@ def test_sql_in_a_prompt_goes_to_the_tool_that_takes_sql(prompt: str, sql: str) 
     ],
 )
 def test_without_sql_the_table_is_taken_that_the_words_fit_best(prompt: str, table: str) -> None:
-    expected = f'SELECT * FROM "{table}" LIMIT 5'  # noqa: S608 - nothing is executed
+    expected = f'SELECT * FROM "{table}" LIMIT 5'
     assert model(SQL).respond(prompt, []) == Asked("sql", {"sql": expected})
 
 

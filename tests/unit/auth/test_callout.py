@@ -171,7 +171,7 @@ async def test_an_unsealed_request_gets_no_answer(asked: Asked) -> None:
         {"server_id": "x"},
         {"user_nkey": None},
     ],
-    ids=str,
+    ids=["type", "another xkey", "another server", "no server", "no user"],
 )
 async def test_a_request_that_contradicts_itself_gets_no_answer(asked: Asked, changed: dict[str, Any]) -> None:
     with pytest.raises(BadClaims):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import orjson
 import pytest
+
 from remit_bench import loads, report, saves, starting, usage
 from remit_bench.rows import Row, median, percentile
-
 from remit_contracts.errors import MalformedCommand
 
 KEYS = {"name", "value", "unit", "ratio", "goal", "met"}

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+
 from remit_bench import usage
 
 SPIN = "import sys, time\nuntil = time.process_time() + 0.3\nwhile time.process_time() < until: pass\n"

@@ -1,6 +1,8 @@
+import io
+
 import pytest
 
-from remit_chassis.logs import REDACTED, redact
+from remit_chassis.logs import REDACTED, Unfailing, redact
 
 
 @pytest.mark.parametrize(
@@ -30,3 +32,18 @@ def test_plain_words_stay():
         "reason": "run r-1 completed",
         "count": 3,
     }
+
+
+def test_a_log_whose_disk_is_full_raises_nothing():
+    with io.TextIOWrapper(open("/dev/full", "wb", buffering=0), write_through=True) as full:
+        log = Unfailing(full)
+        assert log.write("lost\n") == 5
+        log.flush()
+
+
+def test_a_log_that_can_be_written_is_written(tmp_path):
+    with open(tmp_path / "log", "w") as file:
+        log = Unfailing(file)
+        log.write("kept\n")
+        log.flush()
+        assert (tmp_path / "log").read_text() == "kept\n"

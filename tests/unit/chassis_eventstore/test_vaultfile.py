@@ -168,7 +168,7 @@ def test_a_secret_that_was_moved_is_tampered(path: Path, vault: VaultFile, colum
     vault.put_secret("acme", "u-1", "weather", b"token")
     for scope in (("acme", "u-2"), ("globex", "u-1")):
         vault.user_key(*scope)
-    execute(path, f"UPDATE secrets SET {column}")  # noqa: S608
+    execute(path, f"UPDATE secrets SET {column}")
     (place,) = execute(path, "SELECT tenant, owner, name FROM secrets")
     with pytest.raises(Tampered):
         vault.get_secret(*map(str, place))

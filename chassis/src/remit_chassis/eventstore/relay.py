@@ -29,7 +29,7 @@ from remit_contracts.errors import Tampered, Unavailable
 from remit_contracts.events import Envelope
 
 WINDOW = 256
-LINGER_SECONDS = 0.02
+LINGER_SECONDS = 0.05
 """How long new events wait for more: a window for every single one costs the service, the bus and whoever reads the
 stream a wake-up each, at the moment when the next step of the same run is due."""
 MESSAGE_ID = "Nats-Msg-Id"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import structlog
@@ -16,9 +17,11 @@ if TYPE_CHECKING:
 
 BATCH = 500
 PAUSE_SECONDS = 2.0
-PACE_SECONDS = 0.5
-"""Between two looks at a ledger that grows: a write to the database for every few events costs more than the events.
-Until it has caught up, trails are read from the ledger itself."""
+CALM_SECONDS = 1.0
+"""The ledger must have stood still for that long, since projecting costs as much as what it projects did; until it has
+caught up, trails are read from the ledger itself."""
+LATEST_SECONDS = 10.0
+"""A ledger that never stands still is projected that often all the same."""
 
 
 class TrailProjection:
@@ -39,9 +42,9 @@ class TrailProjection:
                 structlog.get_logger().warning("audit.projection_waits", tenant=self._tenant, reason=refusal.reason)
                 await asyncio.sleep(PAUSE_SECONDS)
                 continue
-            await asyncio.sleep(PACE_SECONDS)
             async with follower.grown:
                 await follower.grown.wait_for(lambda: follower.ledger.size > self.position + 1)
+            await _calm(follower)
 
     async def catch_up(self) -> int:
         """Project what is new; returns the last index."""
@@ -62,3 +65,13 @@ class TrailProjection:
             await self._repository.put(self._tenant, entries)
             self.position = entries[-1].index
         return self.position
+
+
+async def _calm(follower: Follower) -> None:
+    """Return when the ledger stands still, or after LATEST_SECONDS."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LATEST_SECONDS):
+            size = -1
+            while size != follower.ledger.size:
+                size = follower.ledger.size
+                await asyncio.sleep(CALM_SECONDS)

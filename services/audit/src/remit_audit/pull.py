@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 DURABLE: Final = "audit"
 BATCH: Final = 512
 EXPIRES_SECONDS: Final = 5
-LINGER_SECONDS: Final = 0.1
+LINGER_SECONDS: Final = 0.2
 """How long a batch waits for more: a transaction, a signature and a fsync for every single event cost more than the
 call that the event is about."""
 ACK_WAIT_SECONDS: Final = 30

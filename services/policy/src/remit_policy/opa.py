@@ -34,8 +34,8 @@ PACKAGE, RULE = DECISION_RULE.rpartition(".")[::2]
 STRICT: Final = {"strict-builtin-errors": "true"}
 LOAD_SECONDS = 10.0
 AT_ONCE = 16
-"""Questions under way. The deadline counts from when one is sent: with 64 sent at the same moment the last ones missed it
-by waiting in line alone."""
+"""Questions under way. The deadline counts from when one is sent: with 64 sent at the same moment the last ones missed
+it by waiting in line alone."""
 
 
 class OpaEngine:
@@ -120,11 +120,15 @@ class OpaEngine:
         return answer
 
     async def _push(self) -> None:
+        """Push everything, the rule that is asked for last: until all is there it is undefined, which is no decision.
+
+        Policies without their data would deny what they allow, and a part of them might allow what the rest denies.
+        """
         async with self._changing:
-            for name, source in self._policies.modules.items():
-                await self._change(self._loading.update_policy_from_string(source, name, rego_compat=False))
             for tenant, document in self._documents.items():
                 await self._put_document(tenant, document)
+            for name, source in sorted(self._policies.modules.items(), key=_holds_the_rule):
+                await self._change(self._loading.update_policy_from_string(source, name, rego_compat=False))
 
     async def _put_document(self, tenant: str, document: bytes) -> None:
         path = f"directory/{label(tenant, kind='tenant')}"
@@ -135,6 +139,10 @@ class OpaEngine:
             await call
         except Exception as fault:
             raise _failure(fault, self._url) from fault
+
+
+def _holds_the_rule(module: tuple[str, str]) -> bool:
+    return f"package {PACKAGE}" in module[1].splitlines()
 
 
 async def _answers(client: AsyncOpaClient, within_seconds: float) -> bool:
