@@ -14,30 +14,31 @@ import signal
 import statistics
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import nats
 from chaos import checks
 from chaos.effect_desk import EffectDesk
-from chaos.load import USERS, History, Load, connect_desk, equip
-from chaos.record import Record
+from chaos.load import History
+from chaos.stage import (
+    LOOK_SECONDS,
+    TOOL_HOST,
+    Stage,
+    is_ready,
+    ledger_reaches,
+    level,
+    pid_of,
+    read_streams,
+    staged,
+    until,
+)
 from fixtures_platform import Platform
-from nats.errors import Error as NatsError
 
-from remit.cli.installation import Installer
-from remit_audit.sweep import read_stream
-from remit_chassis.streams import stream_info
-from remit_contracts import subjects
-from remit_contracts.errors import Refusal, Unavailable
 from remit_contracts.events import Envelope
-from remit_contracts.identity import Handle
 from remit_contracts.subjects import SERVICES
 
 BUS = "nats"
-TOOL_HOST = "tool-host"
 PARTS = (*SERVICES, BUS)
 ENGINES = {"mongo": "audit", "opa": "policy", TOOL_HOST: "agent-runtime"}
 """Processes of which a service makes use: its health tells whether they are back. `opa` runs where there is one."""
@@ -45,7 +46,6 @@ RECOVERS_WITHIN_SECONDS = 45.0
 """The stated bound: 10 s of the supervisor's longest back-off and 10 s of the tool gate's patience are in it, and a machine
 whose two cores do other work as well."""
 ENDS_WITHIN_SECONDS = 90.0
-LOOK_SECONDS = 0.05
 TOGETHER = 0.25
 """Part of the kills that follow the one before at once, while that part is still away."""
 
@@ -119,87 +119,6 @@ class Campaign:
 
 def _told(counted: Counter[str]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counted.most_common()) or "none"
-
-
-@dataclass
-class Stage:
-    """A running platform, its users' tokens, its desk, and what can be read of it."""
-
-    platform: Platform
-    desk: EffectDesk
-    record: Record
-    tokens: dict[str, str]
-    user_ids: dict[str, str]
-
-    def load(self, *, lanes: int, seed: str) -> Load:
-        """Users that are ready to start."""
-        return Load(self.platform.endpoints["nats"], self.tokens, lanes=lanes, seed=seed)
-
-
-@asynccontextmanager
-async def staged(platform: Platform, desk: EffectDesk) -> AsyncIterator[Stage]:
-    """Tools, agents, connections and tokens on a running platform."""
-    equip(platform.home, desk.address)
-    tokens: dict[str, str] = {}
-    user_ids: dict[str, str] = {}
-    url = platform.endpoints["nats"]
-    async with platform.service_connection("installer") as nc:
-        office = Installer(nc)
-        for who in USERS:
-            handle = Handle.parse(who)
-            tokens[who] = await office.token(handle)
-            user_ids[(await office.ask(handle.tenant, "auth", "resolve", {"handle": handle.handle}))["user"]] = who
-            await connect_desk(url, who, tokens[who], desk)
-    yield Stage(platform, desk, Record(platform.home), tokens, user_ids)
-
-
-async def until(fact: Callable[[], bool], *, within_seconds: float, what: str) -> float:
-    """Wait for a fact; seconds that it took. Fails, saying `what`, when it does not come true in time."""
-    began = time.monotonic()
-    while not await asyncio.to_thread(fact):
-        assert time.monotonic() - began < within_seconds, f"not within {within_seconds:g} s: {what}"
-        await asyncio.sleep(LOOK_SECONDS)
-    return time.monotonic() - began
-
-
-async def is_ready(platform: Platform, services: tuple[str, ...]) -> bool:
-    """Whether each service says so itself."""
-    try:
-        async with asyncio.timeout(3), platform.service_connection("installer") as nc:
-            return all([(await Installer(nc).health(service))["ready"] for service in services])
-    except (Refusal, NatsError, OSError, TimeoutError, nats.errors.NoServersError):
-        return False
-
-
-def ledger_reaches(record: Record, heads: dict[str, dict[str, int]]) -> bool:
-    """Whether every tenant's ledger has each service's events up to those numbers."""
-    for tenant, of_tenant in heads.items():
-        found = record.ledger_heads(tenant)
-        if any(found.get(service, 0) < head for service, head in of_tenant.items()):
-            return False
-    return True
-
-
-def pid_of(platform: Platform, part: str) -> int | None:
-    """As endpoints.json has it; the tool host is the runtime's child, and there is none while that starts it again."""
-    pids = platform.endpoints["pids"]
-    return tool_host_of(int(pids["agent-runtime"])) if part == TOOL_HOST else int(pids[part])
-
-
-def tool_host_of(runtime: int) -> int | None:
-    """The runtime's child that is a tool host, by /proc."""
-    for process in Path("/proc").glob("[0-9]*"):
-        parent = _read(process / "stat").rpartition(")")[2].split()[1:2]
-        if parent == [str(runtime)] and "remit_agent_runtime.toolhost" in _read(process / "cmdline"):
-            return int(process.name)
-    return None
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:  # the process has ended
-        return ""
 
 
 def schedule(drawn: random.Random, parts: Sequence[str], kills: int) -> Iterator[str]:
@@ -303,27 +222,6 @@ async def _settle(stage: Stage, campaign: Campaign) -> dict[str, list[Envelope]]
     took += await until(lambda: level(record), within_seconds=ENDS_WITHIN_SECONDS, what="ledgers level with the stores")
     campaign.settled_seconds = took
     return await read_streams(stage.platform, record)
-
-
-def level(record: Record) -> bool:
-    """Whether each ledger has all that is stored."""
-    return ledger_reaches(record, {tenant: record.heads(tenant) for tenant in record.tenants()})
-
-
-async def read_streams(platform: Platform, record: Record) -> dict[str, list[Envelope]]:
-    """Every event in each tenant's stream, in its order; what is unreadable fails."""
-    found: dict[str, list[Envelope]] = {}
-    async with platform.service_connection("audit") as nc:
-        for tenant in record.tenants():
-            stream = subjects.events_stream(tenant)
-            info = await stream_info(nc, stream)
-            if info is None:
-                raise Unavailable(f"there is no stream {stream}")
-            found[tenant] = []
-            async for read in read_stream(nc, stream, tenant, 1, info["state"]["last_seq"]):
-                assert read.envelope is not None, f"{stream}, sequence {read.sequence}: {read.fault}"
-                found[tenant].append(read.envelope)
-    return found
 
 
 def examine(stage: Stage, campaign: Campaign, streams: dict[str, list[Envelope]]) -> None:

@@ -6,7 +6,8 @@ import os
 from collections.abc import Sequence
 
 import pytest
-from chaos.campaign import ENGINES, PARTS, RECOVERS_WITHIN_SECONDS, TOOL_HOST, Campaign, run_campaign
+from chaos.campaign import ENGINES, PARTS, RECOVERS_WITHIN_SECONDS, Campaign, run_campaign
+from chaos.stage import TOOL_HOST
 from fixtures_platform import running_platform
 
 SEED = os.environ.get("REMIT_CHAOS_SEED", "20261124")

@@ -10,21 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from chaos.campaign import (
-    ENDS_WITHIN_SECONDS,
-    RECOVERS_WITHIN_SECONDS,
-    Campaign,
-    Stage,
-    examine,
-    level,
-    pid_of,
-    read_streams,
-    staged,
-    until,
-)
+from chaos.campaign import ENDS_WITHIN_SECONDS, RECOVERS_WITHIN_SECONDS, Campaign, examine
 from chaos.effect_desk import EffectDesk
 from chaos.load import Load
 from chaos.record import ACCEPTED, CALL_AUTHORIZED, RUNTIME
+from chaos.stage import Stage, level, pid_of, read_streams, staged, until
 from fixtures_platform import Platform, running_platform
 
 from remit_infra.engines import free_port

@@ -209,6 +209,13 @@ def test_nothing_is_signed_on_top_of_a_file_that_contradicts_its_checkpoint(fill
         opened(filled)
 
 
+def test_a_tree_that_its_own_checkpoint_does_not_sign_is_refused_without_the_note_beside(filled: Path) -> None:
+    (filled / "acme.checkpoint").unlink()
+    edit(filled, "UPDATE nodes SET hash = zeroblob(32) WHERE level = 5")
+    with pytest.raises(Tampered, match="contradicts its checkpoint"):
+        opened(filled)
+
+
 def test_nothing_is_signed_when_the_file_changes_under_its_writer(filled: Path) -> None:
     ledger = opened(filled)
     edit(filled, "DELETE FROM entries WHERE idx = 39")
