@@ -308,10 +308,7 @@ RECORD = [
         f"{RUNTIME}/application.py",
         "            hand = self._in_hand(caller.tenant, run)\n            await hand.save()\n        except Conflict:",
         "            hand = self._in_hand(caller.tenant, run)\n            hand.save_later()\n        except Conflict:",
-        (
-            "tests/unit/agent_runtime/test_application.py"
-            "::test_an_accepted_run_is_on_disk_with_its_decision_and_bindings_before_the_answer",
-        ),
+        (f"{RUNS}::test_what_was_refused_for_want_of_a_disk_was_not_accepted",),
     ),
     Mutation(
         "a denial is on disk before it is told",
