@@ -1,8 +1,11 @@
 """The fixed points of the command line, on a running platform: names, shapes, exit codes."""
 
 import json
+import subprocess
+import sys
 
 import pytest
+from fixtures_platform import running_platform
 
 QUESTION = "Which planes flew the longest flights?"
 
@@ -128,3 +131,47 @@ def test_a_runs_events_are_replayed_in_order_from_its_acceptance_to_its_end(plat
     assert events[0] == "runtime.Run.Accepted"
     assert events[-1] == "runtime.Run.Completed"
     assert platform.cli("runs", "replay", "f" * 32, "--as", "acme/reader").code == 4
+
+
+def test_bidi_and_control_characters_of_a_prompt_never_reach_the_terminal(platform):
+    prompt = "a \u202e b \u009b c \x7f d"
+    ran = platform.cli("run", "helpdesk", prompt, "--as", "globex/analyst", "--output", "json")
+    shown = ran.out + platform.cli("trail", "replay", "globex/analyst").out
+    shown += platform.cli("runs", "show", ran.json["run_id"], "--as", "globex/analyst").out
+    assert not any(character in shown for character in "\u202e\u009b\x7f\x1b")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "home", "code"),
+    [
+        (["up", "--nats-port", "99999"], "fresh", 1),
+        (["up"], "/proc/remit-home", 1),
+        (["trail", "export", "acme/analyst", "--to", "/nonexistent/x.jsonl"], None, 1),
+    ],
+)
+def test_a_fault_of_the_machine_is_one_line_and_never_a_stack_trace(platform, tmp_path, arguments, home, code):
+    place = platform.home if home is None else tmp_path / home  # an absolute path stays as it is
+    done = subprocess.run(
+        [sys.executable, "-m", "remit.cli", *arguments, "--home", str(place), "--output", "json"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert json.loads(done.stdout)["error"]["reason"]
+
+
+def test_a_stopped_homes_trail_is_shown_verified_and_exported_offline(tmp_path):
+    with running_platform(tmp_path, "--demo") as started:
+        assert started.cli("run", "helpdesk", "what is a lease?", "--as", "acme/reader").code == 0
+        online = started.cli("trail", "show", "acme/reader", "--output", "json").json["entries"]
+    offline = started.cli("trail", "show", "acme/reader", "--offline", "--output", "json")
+    assert offline.code == 0, offline.err
+    assert offline.json["entries"][: len(online)] == online
+    assert started.cli("trail", "verify", "acme/reader", "--offline", "--output", "json").json["ok"] is True
+    exported = started.cli("trail", "export", "acme/reader", "--offline", "--to", str(tmp_path / "t.jsonl"))
+    assert exported.code == 0, exported.err
+    assert len((tmp_path / "t.jsonl").read_text().splitlines()) == len(offline.json["entries"])
+    assert started.cli("audit", "check", "--offline", "--output", "json").json["ok"] is True

@@ -97,6 +97,8 @@ def claim_port(port: int | None, *, engine: str) -> int:
     """A free port, or the one that was asked for; raises EngineRefused when that is taken."""
     if port is None:
         return free_port()
+    if not 0 < port < 65536:
+        raise EngineRefused(f"port {port} for {engine} is none: use 1 to 65535, or none for a free one")
     with socket.socket() as probe:
         # As the engines do: without it, a port that was closed a minute ago would count as taken.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

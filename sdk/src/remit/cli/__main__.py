@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 denied, 4 absent or hidden, 5 unavailab
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -75,9 +76,18 @@ def invoke(arguments: list[str]) -> int:
         return refuse(Refusal(f"{usage}. See `remit --help`.", code="request.usage"))
     except RemitError as fault:
         return refuse(Refusal(str(fault), code="failed"))
+    except (OSError, sqlite3.Error) as fault:
+        return refuse(Refusal(_where(fault), code="failed"))
     except KeyboardInterrupt:
         say("interrupted")
         return 130
+
+
+def _where(fault: Exception) -> str:
+    """A fault of the disk or the network in one line, naming the file where there is one."""
+    name = getattr(fault, "filename", None)
+    said = getattr(fault, "strerror", None) or str(fault) or type(fault).__name__
+    return f"{name}: {said}" if name else str(said)
 
 
 if __name__ == "__main__":

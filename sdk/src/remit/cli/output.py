@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -31,10 +32,15 @@ STATUS_STYLES = {
 }
 
 
+def json_line(value: Any) -> str:
+    """One line of JSON in ASCII: control and bidi characters from elsewhere stay escaped, on a terminal too."""
+    return json.dumps(value, ensure_ascii=True, default=str, separators=(",", ":")).replace("\x7f", "\\u007f") + "\n"
+
+
 def emit(data: Any, human: Callable[[], None]) -> None:
     """Write `data` as JSON, or let `human` draw it."""
     if current.wants_json:
-        sys.stdout.write(orjson.dumps(data, default=str, option=orjson.OPT_INDENT_2).decode() + "\n")
+        sys.stdout.write(json.dumps(data, ensure_ascii=True, default=str, indent=2) + "\n")
         sys.stdout.flush()
     else:
         human()

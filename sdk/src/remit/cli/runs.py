@@ -6,12 +6,11 @@ import asyncio
 import sys
 from typing import Any
 
-import orjson
 from cyclopts import App
 
 from remit.cli.context import current
 from remit.cli.installation import As, Token, as_user
-from remit.cli.output import emit, inert, out, pairs, refuse, say, styled, table
+from remit.cli.output import emit, inert, json_line, out, pairs, refuse, say, styled, table
 from remit.client import Client
 from remit_contracts.errors import Absent, Unavailable, refusal_from
 
@@ -84,7 +83,7 @@ def replay(run_id: str, /, *, as_: As = None, token: Token = None) -> None:
         async for entry in client.entries():
             if entry.get("run_id") == run_id:
                 count += 1
-                sys.stdout.write(orjson.dumps(entry).decode() + "\n")
+                sys.stdout.write(json_line(entry))
         return count
 
     if not (count := as_user(as_, token, play)):

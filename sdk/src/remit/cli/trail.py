@@ -15,8 +15,8 @@ from rich.text import Text
 from remit.cli.context import current
 from remit.cli.installation import As, Token, as_user
 from remit.cli.offline import offline as run_offline
-from remit.cli.output import emit, out, say, table
-from remit.client import Client
+from remit.cli.output import emit, json_line, out, say, table
+from remit.client import PAGE, Client
 from remit_contracts.errors import Tampered
 from remit_contracts.identity import Handle
 
@@ -55,7 +55,7 @@ def show(
 def verify(user: str, /, *, offline: bool = False, as_: As = None, token: Token = None) -> int:
     """Recompute every hash of a trail up to its signed checkpoint; exits 6 when anything disagrees."""
     if offline:
-        report = run_offline("trail-verify", home=current.home, handle=Handle.parse(user))
+        report = run_offline("trail-verify", home=current.home, who=user)
     else:
         report = as_user(
             as_ or user,
@@ -93,7 +93,7 @@ def prove(user: str, index: int, /, *, to: Path | None = None, as_: As = None, t
         sys.stdout.write(text.decode() + "\n")
     else:
         to.write_bytes(text)
-        say(f"wrote {to}; check it: python -m remit_audit.verify_proof {to}")
+        say(f"wrote {to}; check it: python -m remit_audit.verify_proof {to} {current.home}/public/ledger.pub")
 
 
 @app.command
@@ -124,7 +124,7 @@ def replay(user: str, /, *, after: int | None = None, speed: float = 0.0, as_: A
                 await asyncio.sleep(max(0.0, (at - before).total_seconds() / speed))
             before = at
             count += 1
-            sys.stdout.write(orjson.dumps(entry).decode() + "\n")
+            sys.stdout.write(json_line(entry))
             sys.stdout.flush()
         return count
 
@@ -135,8 +135,7 @@ def _entries(
     user: str, *, after: int | None, limit: int | None, offline: bool, as_: str | None, token: str | None
 ) -> list[dict[str, Any]]:
     if offline:
-        page = run_offline("trail-show", home=current.home, handle=Handle.parse(user), after=after, limit=limit)
-        return list(page["entries"])
+        return _offline_entries(user, after, limit)
 
     async def read(client: Client) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
@@ -147,6 +146,18 @@ def _entries(
         return found
 
     return as_user(as_ or user, token, read)
+
+
+def _offline_entries(user: str, after: int | None, limit: int | None) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    while limit is None or len(found) < limit:
+        asked = PAGE if limit is None else min(PAGE, limit - len(found))
+        page = run_offline("trail-show", home=current.home, who=user, after=after, limit=asked)
+        found += page["entries"]
+        after = page["next"]
+        if after is None:
+            break
+    return found
 
 
 def _of(user: str, as_: str | None) -> dict[str, str]:

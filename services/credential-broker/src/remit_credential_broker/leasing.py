@@ -132,14 +132,17 @@ class Leasing:
         if connection is None:
             raise LeaseRefused(
                 f"{request.tool} needs the connection {name}. Connect first: "
-                f"remit connections add {name} --kind bearer --host HOST:PORT --secret-file FILE",
+                f"remit connections add {name} --kind bearer --host HOST:PORT --secret-file FILE"
+                + "".join(f" --scope {scope}" for scope in _outside(claims)),
                 code=CONNECTION_ABSENT,
             )
         if not connection.active:
             reason = f"the connection {name} was revoked: add it again with remit connections add {name}"
             raise LeaseRefused(reason, code=CONNECTION_REVOKED)
         if wider := sorted(set(_outside(claims)) - set(connection.scopes)):
-            reason = f"the connection {name} does not reach as far as {', '.join(wider)[:200]}"
+            reason = (
+                f"the connection {name} does not reach as far as {', '.join(wider)[:200]}: add it with --scope for each"
+            )
             raise LeaseRefused(reason, code=SCOPE_WIDENED)
         return connection
 
