@@ -23,7 +23,7 @@ from remit_chassis.eventstore.store import EventStore
 from remit_chassis.eventstore.stores import EventStores
 from remit_chassis.settings import ServiceSettings, read_hex_secret
 from remit_contracts import events, subjects
-from remit_contracts.errors import Unavailable
+from remit_contracts.errors import Tampered, Unavailable
 from remit_contracts.events import Envelope
 from remit_infra import streams
 
@@ -351,6 +351,11 @@ async def test_a_stream_that_ends_with_what_the_store_has_not_is_an_alarm(nats_b
         assert [code for code, _ in copy.alarms] == ["relay.forked"]
         assert copy.relay.lag == 3
         assert await copied(nats_bus) == stored
+        # Whoever goes on writing would widen the fork: no save, no readiness.
+        with pytest.raises(Tampered):
+            await copy.save(1)
+        with pytest.raises(Tampered):
+            await copy.store.probe()
 
 
 async def test_rubbish_on_the_services_own_subject_is_an_alarm(nats_bus: Bus) -> None:

@@ -137,8 +137,10 @@ class Relay:
             except (LinkLost, Refused) as fault:
                 self._report("relay.waiting", str(fault))
             except Forked as fault:
+                self._store.contradict(str(fault))
                 self._report("relay.forked", str(fault))
             except Tampered as fault:
+                self._store.contradict(fault.reason)
                 self._report("relay.tampered", fault.reason)
             except Unavailable as fault:
                 self._report("relay.waiting", fault.reason)
@@ -162,6 +164,7 @@ class Relay:
         if within:
             await self._send(connection, within, relayed=self.position)
         self.problem = ""
+        self._store.contradict("")
         self._settled.set()
 
     async def _stands_at(self, found: StreamMessage) -> int:

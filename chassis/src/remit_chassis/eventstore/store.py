@@ -65,6 +65,7 @@ class EventStore:
         self._growth: list[asyncio.Event] = []
         self._waiting = 0
         self._closing = False
+        self._contradicted = ""
 
     # -- saving ----------------------------------------------------------------------------------------------------
 
@@ -82,6 +83,9 @@ class EventStore:
         future: asyncio.Future[int] = self._loop.create_future()
         if self._closing:
             future.set_exception(Unavailable(f"the event store of {self.chain} is closing"))
+            return future
+        if self._contradicted:
+            future.set_exception(Tampered(f"nothing is added to {self.chain}: {self._contradicted}"))
             return future
         if self._waiting >= _MOST_WAITING:
             future.set_exception(Overloaded(f"{self._waiting} saves wait in {self.chain}", retry_after_seconds=1.0))
@@ -222,7 +226,12 @@ class EventStore:
         await self._read(lambda recorder: None)
 
     async def probe(self) -> None:
-        """Write and sync something; raises Unavailable when that fails, and ends an earlier fault when it does not."""
+        """Write and sync something; raises Unavailable when that fails, and ends an earlier fault when it does not.
+
+        Raises Tampered while a witness contradicts the log: being able to write is not enough then.
+        """
+        if self._contradicted:
+            raise Tampered(f"{self.chain}: {self._contradicted}")
         await self._read(lambda recorder: recorder.probe())
         self._commits.fault = None
 
@@ -239,8 +248,12 @@ class EventStore:
 
     @property
     def fault(self) -> str | None:
-        """Why the database fails, or None."""
-        return self._commits.fault
+        """Why nothing can be stored, or None."""
+        return self._contradicted or self._commits.fault
+
+    def contradict(self, reason: str) -> None:
+        """A witness (the stream) holds another log than this one: nothing is added until it says so no more ("")."""
+        self._contradicted = reason
 
     def watch(self) -> asyncio.Event:
         """An event that is set whenever the log has grown; whoever waits clears it first, then reads."""

@@ -23,6 +23,9 @@ import orjson
 from remit_agent_runtime.rendering import readable
 
 NOTICE: Final = "(This is Remit's scripted model: it follows rules and is no language model.)"
+MATCHED_CHARACTERS: Final = 500
+"""Rules look at the beginning of a prompt only: a pattern that is quadratic in it would stall everybody's runs."""
+
 _SQL = re.compile(
     r"(?:```(?:sql)?\s*|`)?\b((?:select|with|insert|update|delete|drop|create|alter|attach|pragma|explain)\s[^`]+)",
     re.IGNORECASE,
@@ -98,7 +101,7 @@ class ScriptedModel:
         if own := _script_in(prompt):
             return own, {}
         for rule in self._script:
-            if found := re.search(str(rule.get("when", "")), prompt, re.IGNORECASE):
+            if found := re.search(str(rule.get("when", "")), prompt[:MATCHED_CHARACTERS], re.IGNORECASE):
                 groups = {name: value or "" for name, value in found.groupdict().items()}
                 groups |= {str(number): value or "" for number, value in enumerate(found.groups(), 1)}
                 calls = [Step(call["tool"], call.get("args") or {}) for call in rule.get("call") or []]
