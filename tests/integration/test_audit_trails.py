@@ -179,7 +179,8 @@ async def test_another_s_trail_is_shown_by_a_decision_that_is_on_record(platform
     for of in (bob.user, "bob", "acme/bob"):
         page = await ann.ask("show-trail", of=of)
         assert {entry["user"] for entry in page["entries"]} == {bob.user}
-        assert page["entries"][-1]["data"]["answer"] == "answer 1"
+        answers = [entry["data"]["answer"] for entry in page["entries"] if entry["event"] == "runtime.Run.Completed"]
+        assert answers == ["answer 1"]  # wherever it stands: services share no order
     async with asyncio.timeout(10):
         while topics(page := await ann.ask("show-trail")).count("TrailReading.Read") < 3:
             await asyncio.sleep(0.02)

@@ -33,6 +33,7 @@ class TenantCheck:
     effects_checked: int = 0
     erased: int = 0
     findings: list[Finding] = field(default_factory=list)
+    _heads: dict[str, int] = field(default_factory=dict)
 
     def add(self, found: Iterable[Finding]) -> None:
         """Keep findings, up to MAX_FINDINGS, each once."""
@@ -53,7 +54,8 @@ class TenantCheck:
         )
 
     def check_ledger(self, reader: LedgerReader, public_key: bytes) -> Verdict:
-        """Recompute the ledger."""
+        """Recompute the ledger. What it gets meanwhile is pending: `entries` does not count it."""
+        self._heads = self._heads_of(reader)
         verdict = verify_ledger(reader, public_key)
         self.entries, self.checkpoint = verdict.entries, verdict.note
         self.add(verdict.findings)
@@ -62,7 +64,7 @@ class TenantCheck:
     def check_stores(self, stores_dir: Path, reader: LedgerReader | None, *, stopped: bool) -> set[str]:
         """Compare the stores that are files here; returns the services whose stores were compared."""
         compared = set()
-        heads = self._heads(reader)
+        heads = self._heads
         for copy in stores_of(stores_dir, self.tenant, SERVICES):
             self.add(copy.compare(reader, stopped=stopped))
             self.pending += max(0, copy.last - heads.get(copy.service, 0))
@@ -86,20 +88,21 @@ class TenantCheck:
             self.add([Finding("ledger", "file.damaged", refusal.reason)])
         self.effects_checked, self.erased = effects.checked, effects.erased
 
-    def _heads(self, reader: LedgerReader | None) -> dict[str, int]:
+    def _heads_of(self, reader: LedgerReader) -> dict[str, int]:
         try:
-            return {service: number for service, (number, _) in reader.heads().items()} if reader else {}
+            return {service: number for service, (number, _) in reader.heads().items()}
         except Refusal as refusal:
             self.add([Finding("ledger", "file.damaged", refusal.reason)])
             return {}
 
-    def require_ledger(self, path: Path) -> None:
-        """A ledger that is not there, though a checkpoint was signed or services have stored events, is a fault."""
+    def require_ledger(self, path: Path, *, stopped: bool) -> None:
+        """A ledger that is not there, though a checkpoint was signed or services have stored events, is a fault.
+
+        While the platform runs, what services have stored just now has no ledger yet: it is pending.
+        """
         if checkpoint_file(path).exists():
             self.add([Finding("ledger", "file.damaged", f"{path.name} is gone, and a checkpoint of it is there")])
-        elif (
-            self.pending and self.tenant != PLATFORM_TENANT
-        ):  # the platform's own log has no stream in every deployment
+        elif stopped and self.pending and self.tenant != PLATFORM_TENANT:  # which has no stream in every deployment
             reason = f"there is no ledger, and services have stored {self.pending} events"
             self.add([Finding("ledger", "file.damaged", reason)])
 

@@ -48,11 +48,12 @@ class CopyCheck:
     async def _check(self, tenant: str, notes: list[str]) -> TenantCheck:
         check = TenantCheck(tenant)
         path = self._settings.ledger_dir / f"{tenant}.sqlite"
+        await self._consumer.follow(tenant)
         try:
             reader = LedgerReader(path, tenant)
         except Absent:
             await asyncio.to_thread(check.check_stores, self._settings.stores_dir, None, stopped=False)
-            check.require_ledger(path)
+            check.require_ledger(path, stopped=False)
             return check
         try:
             await asyncio.to_thread(check.check_ledger, reader, self._public_key)

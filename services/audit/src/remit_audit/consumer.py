@@ -14,7 +14,7 @@ from remit_audit.findings import Finding
 from remit_audit.follower import Follower
 from remit_audit.ledger import Ledger
 from remit_audit.watch import Watch
-from remit_chassis.streams import ask_jetstream
+from remit_chassis.streams import ask_jetstream, stream_info
 from remit_contracts import subjects
 from remit_contracts.errors import Refusal, Tampered, Unavailable
 from remit_contracts.identity import SYSTEM_USER, is_label
@@ -42,6 +42,7 @@ class Consumer:
         self._alarms = alarms
         self._refused: dict[str, str] = {}
         self._looked = False
+        self._finding = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -67,13 +68,19 @@ class Consumer:
         """Follow streams that are new, and look at all of them; raises Unavailable."""
         tenants = {name.removeprefix(PREFIX) for name in await stream_names(self._service) if name.startswith(PREFIX)}
         tenants |= {path.stem for path in self._settings.ledger_dir.glob("*.sqlite")}
-        for tenant in sorted(filter(is_label, tenants - self.followers.keys() - self._refused.keys())):
+        for tenant in sorted(filter(is_label, tenants)):
             await self._follow(tenant)
-        for tenant, watch in self.watches.items():
+        for tenant, watch in list(self.watches.items()):
             await watch.look_at_stream()
             await self.followers[tenant].ask_for_gaps()
         self._looked = True
         await self._alarms.retry()
+
+    async def follow(self, tenant: str) -> bool:
+        """Whether the tenant's stream is followed; one that was made just now is, from here on. Raises Unavailable."""
+        if tenant not in self.followers and await stream_info(self._service.nc, subjects.events_stream(tenant)):
+            await self._follow(tenant)
+        return tenant in self.followers
 
     async def ready(self) -> str:
         """For readiness: every stream was looked at and is fit, and every ledger takes events."""
@@ -88,7 +95,7 @@ class Consumer:
 
     async def pending(self, tenant: str, *, within_seconds: float) -> int:
         """Wait until the ledger has what other services have stored by now; returns how many events it lacks."""
-        if tenant not in self.followers:
+        if not await self.follow(tenant):
             return 0
         heads = await self.watches[tenant].heads()
         heads.pop(self._service.name, None)
@@ -102,6 +109,11 @@ class Consumer:
         return 0
 
     async def _follow(self, tenant: str) -> None:
+        async with self._finding:
+            if tenant not in self.followers.keys() | self._refused.keys():
+                await self._open(tenant)
+
+    async def _open(self, tenant: str) -> None:
         path = self._settings.ledger_dir / f"{tenant}.sqlite"
         try:
             ledger = await asyncio.to_thread(Ledger, path, tenant, self._key)

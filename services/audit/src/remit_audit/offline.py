@@ -152,7 +152,7 @@ def _check(files: StoppedHome, tenant: str) -> TenantCheck:
         reader = files.ledger(tenant)
     except Absent:
         check.check_stores(files.stores, None, stopped=True)
-        check.require_ledger(files.ledgers / f"{tenant}.sqlite")
+        check.require_ledger(files.ledgers / f"{tenant}.sqlite", stopped=True)
         return check
     except Refusal as refusal:
         check.add([Finding("ledger", "file.damaged", refusal.reason)])
