@@ -288,6 +288,14 @@ DENIAL = [
         'where = ""',
         (f"{TOOL_HOST}::test_obligations_are_enforced_and_told",),
     ),
+    Mutation(
+        "a cap on rows is not passed by folding them",
+        2,
+        f"{RUNTIME}/toolhost/sql_shadow.py",
+        "if self._bounds.max_rows is not None and (folding := _folding(action, second)):",
+        'if folding := "":',
+        ("tests/unit/toolhost/test_sql_bounds.py::test_a_cap_on_rows_is_not_passed_by_folding_rows_into_one_value",),
+    ),
 ]
 
 RECORD = [

@@ -16,10 +16,13 @@ from unit.toolhost.test_sql_withholding import run
 from remit_agent_runtime.toolhost.definitions import SqlTool, ToolInvalid
 from remit_agent_runtime.toolhost.obligations import Bounds
 from remit_agent_runtime.toolhost.refusals import ToolRefused
+from remit_agent_runtime.toolhost.sql_schema import read_schema
+from remit_agent_runtime.toolhost.sql_shadow import Shadow
 from remit_agent_runtime.toolhost.sql_tool import run_statement, statement_of
 
 ENDLESS_ROWS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n"
 ENDLESS_COUNT = ENDLESS_ROWS.replace("SELECT i FROM", "SELECT count(*) FROM")
+MANY_ROWS = "WITH t(v) AS (VALUES {}) SELECT 1 FROM t, t, t, t".format(",".join(f"({i})" for i in range(11)))
 WIDE_ROWS = ENDLESS_ROWS.replace("SELECT i FROM n", "SELECT printf('%100d', i) FROM n LIMIT 100")
 
 
@@ -92,8 +95,51 @@ def test_rows_over_the_cap_are_cut_and_counted(rig: Rig) -> None:
     assert len(run(rig, "SELECT flight FROM flights", Bounds(max_rows=9), max_rows=2).content["rows"]) == 2
 
 
+FOLDS = [
+    "SELECT group_concat(dest) FROM flights",
+    "SELECT GROUP_CONCAT(DISTINCT dest) FROM flights",
+    "SELECT carrier, group_concat(dest, '|') FILTER (WHERE flight > 0) FROM flights GROUP BY carrier",
+    "SELECT group_concat(dest) OVER (ORDER BY flight) FROM flights ORDER BY flight DESC LIMIT 1",
+    "SELECT json_group_array(dest) FROM flights",
+    "SELECT json_group_array(dest) OVER () FROM flights LIMIT 1",
+    "SELECT json_group_object(flight, dest) FROM flights",
+    "SELECT length(x) FROM (SELECT group_concat(dest) AS x FROM flights)",
+    "SELECT (SELECT group_concat(dest) FROM flights)",
+    "WITH folded(x) AS (SELECT group_concat(dest) FROM flights) SELECT x FROM folded",
+    "WITH RECURSIVE c(n, x) AS (SELECT 0, '' UNION ALL SELECT n + 1, x || dest FROM c JOIN flights ON flight = n + 1)"
+    " SELECT x FROM c ORDER BY n DESC LIMIT 1",
+    "WITH c(n, x) AS (SELECT 0, '' UNION ALL SELECT n + 1, x || dest FROM c JOIN flights ON flight = n + 1)"
+    " SELECT max(x) FROM c",
+]
+
+
+@pytest.mark.parametrize("sql", FOLDS)
+def test_a_cap_on_rows_is_not_passed_by_folding_rows_into_one_value(rig: Rig, sql: str) -> None:
+    assert len(run(rig, sql, max_rows=5).content["rows"]) > 0  # the tool's own cap is for size, and forbids nothing
+    with pytest.raises(ToolRefused, match=r"can fold many rows .* \(max_rows\): select the rows themselves") as refused:
+        run(rig, sql, Bounds(max_rows=5))
+    assert refused.value.refusal_code == "tool.forbidden_statement"
+
+
+def test_whatever_folds_rows_in_any_version_of_sqlite_is_refused_under_a_cap_on_rows(rig: Rig) -> None:
+    schema = read_schema(rig.home / "sources/acme/flights.sqlite")
+    capped = Shadow(schema, Bounds(max_rows=0), frozenset())
+    for name in ("string_agg", "STRING_AGG", "jsonb_group_array", "jsonb_group_object", "group_concat"):
+        assert capped.authorize(sqlite3.SQLITE_FUNCTION, None, name, None, None) == sqlite3.SQLITE_DENY
+        assert capped.folding == name.lower()
+    for name in ("count", "sum", "max", "row_number", "json_array"):
+        assert capped.authorize(sqlite3.SQLITE_FUNCTION, None, name, None, None) == sqlite3.SQLITE_OK
+
+
+def test_under_a_cap_on_rows_what_gives_one_number_of_many_rows_still_answers(rig: Rig) -> None:
+    sql = "SELECT count(*), sum(flight), min(dest), max(dest), avg(flight), total(flight) FROM flights"
+    assert run(rig, sql, Bounds(max_rows=1)).content["rows"] == [[4, 10, "ATL", "SFO", 2.5, 10.0]]
+    ranked = "SELECT flight, rank() OVER (ORDER BY flight) FROM flights"
+    assert len(run(rig, ranked, Bounds(max_rows=2)).content["rows"]) == 2
+
+
 def test_the_count_of_cut_rows_is_bounded(rig: Rig) -> None:
-    result = run(rig, ENDLESS_ROWS, Bounds(max_rows=1))
+    result = run(rig, MANY_ROWS, Bounds(max_rows=1))
     assert result.withheld["rows_cut"] == 10_000
 
 

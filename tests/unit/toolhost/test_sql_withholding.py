@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 import threading
 import time
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -134,6 +136,27 @@ def test_what_was_masked_is_told_and_what_was_not_asked_for_is_not(rig: Rig) -> 
     assert run(rig, "SELECT * FROM flights", MASK).withheld["fields"] == ["owner_hint", "tailnum"]
 
 
+@pytest.mark.parametrize(
+    ("sql", "told"),
+    [
+        ("SELECT carrier, seats FROM flights NATURAL JOIN planes", ["owner_hint", "tailnum"]),
+        ("SELECT carrier, seats FROM flights JOIN planes USING (tailnum)", ["tailnum"]),
+        ('SELECT carrier FROM flights LEFT JOIN planes USING("TailNum")', ["tailnum"]),
+        ("WITH g(tailnum) AS (VALUES ('N1UA')) SELECT count(*) FROM planes NATURAL JOIN g", ["tailnum"]),
+        ("WITH g AS (SELECT * FROM planes) SELECT seats FROM g natural/**/join planes", ["tailnum"]),
+        ("SELECT carrier FROM paired", ["owner_hint", "tailnum"]),
+        ("WITH g(who) AS (VALUES ('zoe')) SELECT amount FROM salaries NATURAL JOIN g", []),
+        ("SELECT f.carrier FROM flights AS f JOIN flights AS g USING (flight)", []),
+        ('SELECT seats FROM "odd ""name" NATURAL JOIN planes', ["tailnum"]),
+    ],
+)
+def test_a_masked_column_that_a_join_by_name_may_compare_is_told(rig: Rig, sql: str, told: list[str]) -> None:
+    with closing(sqlite3.connect(rig.home / "sources/acme/flights.sqlite")) as connection:
+        connection.execute("CREATE VIEW paired AS SELECT carrier FROM flights NATURAL JOIN planes")
+    assert run(rig, sql, MASK).withheld.get("fields", []) == told
+    assert run(rig, sql, OPEN).withheld == {}
+
+
 def test_a_mask_may_name_one_table_only_and_cases_do_not_matter(rig: Rig) -> None:
     bounds = Bounds(masked=frozenset({"flights.tailnum"}))
     assert run(rig, "SELECT max(tailnum) FROM flights", bounds).content["rows"] == [[None]]
@@ -234,8 +257,6 @@ def test_a_filter_that_fits_no_table_refuses_the_call(rig: Rig) -> None:
 
 def test_even_with_the_secret_names_known_only_the_views_read_the_source(rig: Rig) -> None:
     """The second wall: the authorizer refuses the source to everything but the inner views."""
-    import sqlite3
-
     shadow = Shadow(read_schema(rig.home / "sources/acme/flights.sqlite"), MASK, frozenset())
     allowed = shadow.authorize(
         sqlite3.SQLITE_READ, "flights", "carrier", shadow.source, f"t{shadow.source[1:]}_flights"

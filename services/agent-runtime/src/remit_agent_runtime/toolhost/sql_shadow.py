@@ -12,6 +12,9 @@ Why not SQLite's authorizer alone: it is not asked about the columns of USING an
 could be guessed by joining with it, nor at all about a table of which nothing else is read; and the view that it names
 as accessor is any common table expression of that name. Here it is the second wall: only the inner views, whose names
 are secret, may read the source, and only the columns that they need.
+
+What is withheld is told all the same: a statement with such joins is taken to ask for each masked column that they may
+compare.
 """
 
 from __future__ import annotations
@@ -39,7 +42,13 @@ _FUNCTIONS: Final = (
 FUNCTIONS: Final = frozenset(_FUNCTIONS.split())
 """What a statement may call; nothing here reads files, loads code or tells of the process."""
 
+FOLDING: Final = frozenset(
+    ["group_concat", "json_group_array", "json_group_object", "jsonb_group_array", "jsonb_group_object", "string_agg"]
+)
+"""What makes one value of the texts of many rows: with these, a cap on rows would bound nothing."""
+
 _PLAIN: Final = re.compile(r"\w+", re.ASCII)
+_JOINS_BY_NAME: Final = re.compile(r"\b(natural|using)\b")
 
 TABLE_FUNCTIONS: Final = frozenset({"json_each", "json_tree"})
 
@@ -48,7 +57,7 @@ class Shadow:
     """The views and the authorizer of one statement; its secret names die with it.
 
     `withheld` and `filtered` fill while the statement is prepared: masked columns that it asked for, and
-    `table.column` of the row filters on tables that it reads.
+    `table.column` of the row filters on tables that it reads; `folding` is what it would pass the cap on rows with.
     """
 
     def __init__(self, schema: SourceSchema, bounds: Bounds, reference_tables: frozenset[str]) -> None:
@@ -69,6 +78,7 @@ class Shadow:
         self._inner = {self._inner_name(table.name).lower(): table.name.lower() for table in self._tables}
         self.withheld: set[str] = set()
         self.filtered: set[str] = set()
+        self.folding = ""
 
     @property
     def source(self) -> str:
@@ -85,6 +95,7 @@ class Shadow:
         statements do."""
         text = sql.lower()
         views = [view for view in self._views if _may_name(text, view.name)]
+        self._tell_joins(text)
         for table in self._tables:
             if not views and not _may_name(text, table.name):
                 continue
@@ -110,7 +121,12 @@ class Shadow:
         self, action: int, first: str | None, second: str | None, database: str | None, accessor: str | None
     ) -> int:
         """SQLite's authorizer callback: SELECT on the views, safe functions, nothing else."""
-        if action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_RECURSIVE):
+        if action == sqlite3.SQLITE_SELECT:
+            return sqlite3.SQLITE_OK
+        if self._bounds.max_rows is not None and (folding := _folding(action, second)):
+            self.folding = folding
+            return sqlite3.SQLITE_DENY
+        if action == sqlite3.SQLITE_RECURSIVE:
             return sqlite3.SQLITE_OK
         if action == sqlite3.SQLITE_FUNCTION:
             return sqlite3.SQLITE_OK if (second or "").lower() in FUNCTIONS else sqlite3.SQLITE_DENY
@@ -138,6 +154,18 @@ class Shadow:
             self.withheld |= {name for name in self._masked.get(table, ()) if name.lower() == column.lower()}
             return table in self._exposed or table in self._inner
         return database == "main" and table in TABLE_FUNCTIONS
+
+    def _tell_joins(self, text: str) -> None:
+        """Tell the masked columns that NATURAL and USING may compare: NATURAL all of a table's, USING those named."""
+        left = list(self._views)
+        while found := [view for view in left if _may_name(text, view.name)]:  # what a view joins, its reader joins
+            text = "\n".join([text, *(view.statement.lower() for view in found)])
+            left = [view for view in left if view not in found]
+        joins = set(_JOINS_BY_NAME.findall(text))
+        for table in self._tables if joins else ():
+            if any(form in text for form in _written(table.name)):
+                masked = self._masked[table.name.lower()]
+                self.withheld |= {name for name in masked if "natural" in joins or _may_name(text, name)}
 
     def _cover(self, table: Table, reference_tables: frozenset[str]) -> bool:
         """Work out what this table's views withhold; False when a filter cannot be applied, so that it stays hidden."""
@@ -174,9 +202,22 @@ class Shadow:
         return f"t{self._token}_{table}"
 
 
+def _folding(action: int, function: str | None) -> str:
+    """What folds many rows into one value, as a caller knows it: a function, or a recursion that can do the same."""
+    if action == sqlite3.SQLITE_RECURSIVE:
+        return "WITH RECURSIVE"
+    name = (function or "").lower()
+    return name if action == sqlite3.SQLITE_FUNCTION and name in FOLDING else ""
+
+
 def _may_name(text: str, name: str) -> bool:
     """Whether a statement (in lower case) can name this table: a plain name stands in it literally, however quoted."""
     return not _PLAIN.fullmatch(name) or name.lower() in text
+
+
+def _written(name: str) -> set[str]:
+    """How a name can stand in a statement in lower case: each quotation mark that encloses it is doubled inside."""
+    return {name.lower(), *(name.lower().replace(mark, mark * 2) for mark in "\"'`")}
 
 
 def _quoted(name: str) -> str:

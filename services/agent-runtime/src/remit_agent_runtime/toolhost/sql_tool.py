@@ -157,6 +157,12 @@ def _explained(fault: Exception, shadow: Shadow) -> ToolRefused:
         return ToolRefused("the statement took too long and was stopped: ask for less", code=TIMEOUT)
     if isinstance(fault, MemoryError) or "out of memory" in message or "too big" in message:
         return ToolRefused("the statement needs more memory than it may have: ask for less", code=RESULT_TOO_LARGE)
+    if shadow.folding:
+        reason = (
+            f"{shadow.folding} can fold many rows into one value, and this call may give so many rows only (max_rows):"
+            " select the rows themselves, or count, sum, min, max or average them"
+        )
+        return ToolRefused(reason, code=FORBIDDEN_STATEMENT)
     if "not authorized" in message or "prohibited" in message:
         reason = (
             f"the statement asks for more than a SELECT on the tables offered ({shadow.offered}) with plain functions"
