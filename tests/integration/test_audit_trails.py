@@ -282,6 +282,23 @@ async def test_all_copies_agree_on_a_running_platform(platform: Platform) -> Non
     acme = next(tenant for tenant in report["tenants"] if tenant["tenant"] == "acme")
     assert (report["ok"], acme["faults"], acme["effects_checked"]) == (True, [], 6)
     assert acme["entries"] >= 18
+    assert {name: acme["checked"][name] for name in ("ledger", "stream", "permits")} == dict.fromkeys(
+        ("ledger", "stream", "permits"), True
+    )
+    assert {*acme["checked"]["stores"], *acme["checked"]["heads"]} == set(subjects.SERVICES)
+
+
+async def test_a_ledger_that_is_gone_while_its_stream_is_there_is_a_fault(platform: Platform) -> None:
+    await platform.run("bob", 1)
+    await settled(platform)
+    for path in (platform.bus.home.path / "ledger").glob("acme.*"):
+        path.unlink()
+    report = await platform.ask("audit", "check")
+    acme = next(tenant for tenant in report["tenants"] if tenant["tenant"] == "acme")
+    assert (report["ok"], acme["checked"]["ledger"]) == (False, False)
+    (fault,) = acme["faults"]
+    assert (fault["copy"], fault["code"]) == ("ledger", "file.damaged")
+    assert "the stream EVENTS_acme tell" in fault["reason"]
 
 
 async def test_a_byte_changed_in_a_copy_of_the_home_is_named_offline(platform: Platform, tmp_path: Path) -> None:

@@ -175,3 +175,11 @@ def test_a_stopped_homes_trail_is_shown_verified_and_exported_offline(tmp_path):
     assert exported.code == 0, exported.err
     assert len((tmp_path / "t.jsonl").read_text().splitlines()) == len(offline.json["entries"])
     assert started.cli("audit", "check", "--offline", "--output", "json").json["ok"] is True
+    told = " ".join(started.cli("audit", "check", "--offline").out.split())
+    assert "checked: ledger; stores of agent-runtime, audit, auth, credential-broker, policy; permits;" in told
+    assert "; not checked: stream" in told
+    for path in [*started.home.glob("ledger/acme.*"), *started.home.glob("store/*/acme.*")]:
+        path.unlink()
+    missed = started.cli("audit", "check", "--offline", "--output", "json")
+    assert missed.code == 6, missed.out
+    assert {tenant["tenant"]: bool(tenant["faults"]) for tenant in missed.json["tenants"]}["acme"]

@@ -166,6 +166,11 @@ class VaultFile:
             self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             return deleted > 0
 
+    def tenants(self) -> list[str]:
+        """Tenants that have a key, in order: one is made before a tenant's first event or secret is kept."""
+        with self._lock:
+            return [str(row[0]) for row in self._database.execute("SELECT tenant FROM tenant_keys ORDER BY tenant")]
+
     def close(self) -> None:
         """Let go of the file."""
         with self._lock:

@@ -151,10 +151,25 @@ class ProofBundle(Answer):
     public_key: str
 
 
+class CopiesChecked(Answer):
+    """Which copies of a tenant's record were compared, and whether its effects were compared with their permits.
+
+    `stores` are the services whose event store was read through; `heads` those whose store lies elsewhere, so that only
+    the hash of its last event, which stands for all before it, was compared.
+    """
+
+    ledger: bool = False
+    stores: list[str] = []
+    heads: list[str] = []
+    stream: bool = False
+    permits: bool = False
+
+
 class TenantReport(Answer):
-    """One tenant's part of a report: ledger entries looked at, and what is wrong."""
+    """One tenant's part of a report: ledger entries looked at, which copies were compared, what is wrong."""
 
     tenant: str
+    checked: CopiesChecked = CopiesChecked()
     entries: int
     checkpoint: str = ""
     pending: int = 0

@@ -83,6 +83,9 @@ def test_an_untouched_home_is_in_order(home: Path) -> None:
     acme = report["tenants"][0]
     assert (acme["tenant"], acme["entries"], acme["pending"]) == ("acme", 2 + 12 * 6, 0)
     assert acme["effects_checked"] == 2 * 12
+    assert acme["checked"] == {
+        "ledger": True, "stores": ["agent-runtime", "auth"], "heads": [], "stream": False, "permits": True,
+    }  # fmt: skip
     assert "nats" in report["notes"][0]
 
 
@@ -182,6 +185,57 @@ def test_a_ledger_that_vanished_is_found(home: Path) -> None:
     assert ("acme", "ledger", "", None, "file.damaged") in faults(home)
     (home / "ledger" / "acme.checkpoint").unlink()
     assert ("acme", "ledger", "", None, "file.damaged") in faults(home)
+
+
+def test_what_could_not_be_compared_is_said(home: Path) -> None:
+    (home / "secrets" / "master.key").unlink()
+    (home / "ledger" / "globex.sqlite").unlink()
+    acme, globex = audit_check(home)["tenants"]
+    assert (acme["checked"]["ledger"], acme["checked"]["permits"]) == (True, False)
+    assert (globex["checked"]["ledger"], globex["checked"]["stores"]) == (False, ["agent-runtime", "auth"])
+
+
+def remove_all_of(home: Path, tenant: str) -> None:
+    """Ledger, checkpoint and stores of a tenant, with what SQLite keeps beside them."""
+    for path in [*home.glob(f"ledger/{tenant}.*"), *home.glob(f"store/*/{tenant}.*")]:
+        path.unlink()
+
+
+def stream_of(home: Path, tenant: str, messages: bytes) -> Path:
+    """A stream's directory as the bus keeps it."""
+    path = home / "nats" / "js" / "jetstream" / "APP" / "streams" / f"EVENTS_{tenant}"
+    (path / "msgs").mkdir(parents=True)
+    (path / "msgs" / "1.blk").write_bytes(messages)
+    return path
+
+
+def test_a_tenant_of_whom_every_file_is_gone_is_missed(home: Path) -> None:
+    stream_of(home, "acme", b"sealed")
+    remove_all_of(home, "acme")
+    report = audit_check(home)
+    acme = report["tenants"][0]
+    assert (acme["tenant"], report["ok"], acme["entries"]) == ("acme", False, 0)
+    assert acme["checked"] == {"ledger": False, "stores": [], "heads": [], "stream": False, "permits": False}
+    (fault,) = acme["faults"]
+    assert (fault["copy"], fault["code"]) == ("ledger", "file.damaged")
+    assert "no store is here" in fault["reason"]
+    assert "its keys in the vault and the bus's stream EVENTS_acme tell" in fault["reason"]
+
+
+def test_either_its_keys_or_its_stream_tell_of_a_tenant(home: Path, tmp_path: Path) -> None:
+    remove_all_of(home, "acme")
+    assert faults(home) == [("acme", "ledger", "", None, "file.damaged")]
+    shutil.rmtree(home / "vault")
+    assert faults(home) == []
+    stream_of(home, "acme", b"sealed")
+    assert faults(home) == [("acme", "ledger", "", None, "file.damaged")]
+
+
+def test_a_stream_that_never_had_a_message_and_the_platforms_own_need_no_ledger(home: Path) -> None:
+    stream_of(home, "late", b"")
+    stream_of(home, "platform", b"sealed")
+    stream_of(home, "No_Label", b"sealed")
+    assert faults(home) == []
 
 
 @pytest.mark.parametrize("garbage", [b"", b"no database", bytes(5000), b"SQLite format 3\0" + bytes(4080)])

@@ -34,11 +34,28 @@ def check(*, offline: bool = False) -> int:
     return 0 if report["ok"] else Tampered("").exit_code
 
 
+def _compared(checked: dict[str, Any]) -> str:
+    """In words, which copies were compared with one another and which were not."""
+    parts = {
+        "ledger": checked["ledger"],
+        f"stores of {', '.join(checked['stores'])}": checked["stores"],
+        f"heads of {', '.join(checked['heads'])}": checked["heads"],
+        "stream": checked["stream"],
+        "permits": checked["permits"],
+    }
+    seen = "; ".join(part for part, was in parts.items() if was) or "nothing"
+    absent = {"ledger": checked["ledger"], "stores": [*checked["stores"], *checked["heads"]]}
+    absent |= {"stream": checked["stream"], "permits": checked["permits"]}
+    unseen = ", ".join(part for part, was in absent.items() if not was)
+    return f"checked: {seen}" + (f"; not checked: {unseen}" if unseen else "")
+
+
 def _draw(report: dict[str, Any]) -> None:
     for tenant in report["tenants"]:
         faults = tenant["faults"]
         style, word = ("green", "intact") if not faults else ("bold red", "TAMPERED")
         out.print(Text(f"{tenant['tenant']}: {word}, {tenant['entries']} entries", style=style))
+        out.print(Text(f"  {_compared(tenant['checked'])}", style="dim"))
         for fault in faults:
             where = f"{fault.get('copy')} {fault.get('service')} #{fault.get('notification_id')}"
             out.print(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from remit_audit.effects import EffectCheck, Keys
 from remit_audit.findings import Finding
@@ -17,7 +18,7 @@ from remit_chassis.permits import PermitVerifier
 from remit_contracts.errors import Refusal
 from remit_contracts.identity import PLATFORM_TENANT
 from remit_contracts.subjects import SERVICES
-from remit_contracts.trails import TenantReport
+from remit_contracts.trails import CopiesChecked, TenantReport
 
 RUNTIME = "agent-runtime"
 
@@ -33,6 +34,9 @@ class TenantCheck:
     effects_checked: int = 0
     erased: int = 0
     findings: list[Finding] = field(default_factory=list)
+    stores: set[str] = field(default_factory=set)
+    heads: set[str] = field(default_factory=set)
+    checked: set[Literal["ledger", "stream", "permits"]] = field(default_factory=set)
     _heads: dict[str, int] = field(default_factory=dict)
 
     def add(self, found: Iterable[Finding]) -> None:
@@ -45,6 +49,13 @@ class TenantCheck:
         """The answer."""
         return TenantReport(
             tenant=self.tenant,
+            checked=CopiesChecked(
+                ledger="ledger" in self.checked,
+                stores=sorted(self.stores),
+                heads=sorted(self.heads),
+                stream="stream" in self.checked,
+                permits="permits" in self.checked,
+            ),
             entries=self.entries,
             checkpoint=self.checkpoint,
             pending=self.pending,
@@ -55,27 +66,27 @@ class TenantCheck:
 
     def check_ledger(self, reader: LedgerReader, public_key: bytes) -> Verdict:
         """Recompute the ledger. What it gets meanwhile is pending: `entries` does not count it."""
+        self.checked.add("ledger")
         self._heads = self._heads_of(reader)
         verdict = verify_ledger(reader, public_key)
         self.entries, self.checkpoint = verdict.entries, verdict.note
         self.add(verdict.findings)
         return verdict
 
-    def check_stores(self, stores_dir: Path, reader: LedgerReader | None, *, stopped: bool) -> set[str]:
-        """Compare the stores that are files here; returns the services whose stores were compared."""
-        compared = set()
+    def check_stores(self, stores_dir: Path, reader: LedgerReader | None, *, stopped: bool) -> None:
+        """Compare the stores that are files here; `stores` says whose they are."""
         heads = self._heads
         for copy in stores_of(stores_dir, self.tenant, SERVICES):
             self.add(copy.compare(reader, stopped=stopped))
             self.pending += max(0, copy.last - heads.get(copy.service, 0))
-            compared.add(copy.service)
+            self.stores.add(copy.service)
         if stopped:
-            gone = sorted(heads.keys() - compared)
+            gone = sorted(heads.keys() - self.stores)
             self.add(Finding("store", "file.damaged", f"the store of {service} is gone", service) for service in gone)
-        return compared
 
     def check_effects(self, reader: LedgerReader, verifier: PermitVerifier, keys: Keys) -> None:
         """Check every effect in the ledger against its permit."""
+        self.checked.add("permits")
         effects = EffectCheck(verifier, keys)
         after = -1
         try:
@@ -95,13 +106,20 @@ class TenantCheck:
             self.add([Finding("ledger", "file.damaged", refusal.reason)])
             return {}
 
-    def require_ledger(self, path: Path, *, stopped: bool) -> None:
-        """A ledger that is not there, though a checkpoint was signed or services have stored events, is a fault.
+    def require_ledger(self, path: Path, *, stopped: bool, known_by: Collection[str] = ()) -> None:
+        """A ledger that is not there is a fault when a checkpoint was signed, services have stored events, or anything
+        else (`known_by`, in words) has known the tenant.
 
         While the platform runs, what services have stored just now has no ledger yet: it is pending.
         """
         if checkpoint_file(path).exists():
             self.add([Finding("ledger", "file.damaged", f"{path.name} is gone, and a checkpoint of it is there")])
+        elif known_by:
+            there = f"the stores of {', '.join(sorted(self.stores))} are" if self.stores else "no store is"
+            reason = (
+                f"{path.name} is gone, and {there} here: that there is such a tenant, {' and '.join(known_by)} tell"
+            )
+            self.add([Finding("ledger", "file.damaged", reason)])
         elif stopped and self.pending and self.tenant != PLATFORM_TENANT:  # which has no stream in every deployment
             reason = f"there is no ledger, and services have stored {self.pending} events"
             self.add([Finding("ledger", "file.damaged", reason)])

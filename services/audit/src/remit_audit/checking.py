@@ -53,12 +53,13 @@ class CopyCheck:
             reader = LedgerReader(path, tenant)
         except Absent:
             await asyncio.to_thread(check.check_stores, self._settings.stores_dir, None, stopped=False)
-            check.require_ledger(path, stopped=False)
+            stream = [f"the stream {events_stream(tenant)}"] if tenant in self._consumer.followers else []
+            check.require_ledger(path, stopped=False, known_by=stream)
             return check
         try:
             await asyncio.to_thread(check.check_ledger, reader, self._public_key)
-            compared = await asyncio.to_thread(check.check_stores, self._settings.stores_dir, reader, stopped=False)
-            await self._check_heads(check, reader, compared, notes)
+            await asyncio.to_thread(check.check_stores, self._settings.stores_dir, reader, stopped=False)
+            await self._check_heads(check, reader, notes)
             keys = {user: await self._key(tenant, user) for user in await asyncio.to_thread(reader.users_of, RUNTIME)}
             verifier = PermitVerifier(read_hex_secret(self._settings.permit_public_file))
             await asyncio.to_thread(check.check_effects, reader, verifier, keys)
@@ -67,17 +68,16 @@ class CopyCheck:
             reader.close()
         return check
 
-    async def _check_heads(
-        self, check: TenantCheck, reader: LedgerReader, compared: set[str], notes: list[str]
-    ) -> None:
+    async def _check_heads(self, check: TenantCheck, reader: LedgerReader, notes: list[str]) -> None:
         """Stores that are no files here are compared by their heads, whose hash stands for all before it."""
         watch = self._consumer.watches.get(check.tenant)
-        elsewhere = [service for service in SERVICES if service not in compared]
+        elsewhere = [service for service in SERVICES if service not in check.stores]
         heads = await watch.heads() if watch and elsewhere else {}
         for service in elsewhere:
             if service not in heads:
                 notes.append(f"{check.tenant}: {service} did not say how far its log goes")
                 continue
+            check.heads.add(service)
             notes.append(f"{check.tenant}: the store of {service} was compared by its head only")
             number, digest = heads[service]
             known = await asyncio.to_thread(reader.hash_of, service, number) if number else None
@@ -92,6 +92,7 @@ class CopyCheck:
         if info is None:
             check.add([Finding("stream", "stream.replaced", f"the stream {stream} is gone")])
             return
+        check.checked.add("stream")
         check.add(Finding("stream", "stream.unfit", fault) for fault in check_stream(info))
         last = info["state"]["last_seq"]
         async for read in read_stream(self._service.nc, stream, check.tenant, 1, last):

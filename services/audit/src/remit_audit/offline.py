@@ -14,6 +14,7 @@ from typing import Any, Final
 from remit_audit.application import fitting, shown
 from remit_audit.check import RUNTIME, TenantCheck
 from remit_audit.findings import Finding
+from remit_audit.known_tenants import known_tenants
 from remit_audit.ledger_file import damage
 from remit_audit.ledger_reader import CHUNK, LedgerReader
 from remit_audit.states import open_state
@@ -29,7 +30,7 @@ from remit_contracts.identity import SYSTEM_USER, is_label, label
 from remit_contracts.trails import AuditReport, TrailPage, TrailVerified
 
 NOTES: Final = (
-    "The files of the bus (nats/) were not looked at: the stream's copy is compared while the platform runs.",
+    "The messages of the bus (nats/) were not read: the stream's copy is compared while the platform runs.",
     "A ledger that was rolled back together with its checkpoint file shows only against a copy kept elsewhere.",
 )
 _REGISTERED = "auth.User.Registered"
@@ -55,12 +56,13 @@ class StoppedHome:
             self.vault = VaultFile(home / "vault" / "vault.sqlite", master, read_only=True)
         except (OSError, ValueError, sqlite3.Error) as fault:
             self.vault_fault = str(fault)
+        self.known = known_tenants(home, self.vault)
 
     def tenants(self) -> list[str]:
-        """Tenants that have a ledger or a store."""
+        """Tenants that have a ledger or a store, or are known otherwise."""
         found = {path.stem for path in [*self.ledgers.glob("*.sqlite"), *self.stores.glob("*/*.sqlite")]}
         found |= {path.stem for path in self.ledgers.glob("*.checkpoint")}
-        return sorted(filter(is_label, found))
+        return sorted(filter(is_label, found | self.known.keys()))
 
     def ledger(self, tenant: str) -> LedgerReader:
         """A tenant's ledger; raises Absent or Tampered."""
@@ -152,7 +154,7 @@ def _check(files: StoppedHome, tenant: str) -> TenantCheck:
         reader = files.ledger(tenant)
     except Absent:
         check.check_stores(files.stores, None, stopped=True)
-        check.require_ledger(files.ledgers / f"{tenant}.sqlite", stopped=True)
+        check.require_ledger(files.ledgers / f"{tenant}.sqlite", stopped=True, known_by=files.known.get(tenant, ()))
         return check
     except Refusal as refusal:
         check.add([Finding("ledger", "file.damaged", refusal.reason)])
