@@ -18,6 +18,7 @@ from fixtures_nats import Bus
 from nacl.public import PrivateKey, SealedBox
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from structlog.testing import capture_logs
 from unit.audit.chains import Chain
 
 from remit_audit.__main__ import build
@@ -47,6 +48,7 @@ class Played:
         self.announced = 0
         self.head: tuple[int, bytes] | None = None
         self.silent = False
+        self.withholds = False
         self._context = nc.jetstream()
 
     async def open(self) -> None:
@@ -86,6 +88,9 @@ class Played:
     async def _republish(self, message: Msg) -> None:
         command = orjson.loads(message.data)
         self.asked.append((command["first"], command["last"]))
+        if self.withholds:
+            await message.respond(orjson.dumps({"published": 0}))
+            return
         await self.publish(*self.log[command["first"] - 1 : command["last"]])
         await message.respond(orjson.dumps({"published": 1}))
 
@@ -97,7 +102,12 @@ class World:
         self.bus = bus
         home = bus.home.path
         self.settings = AuditSettings(
-            home=home, nats_url=bus.url, discover_seconds=0.1, heads_seconds=0.1, silent_seconds=6.0
+            home=home,
+            nats_url=bus.url,
+            discover_seconds=0.1,
+            heads_seconds=0.1,
+            missing_seconds=2.0,
+            silent_seconds=6.0,
         )
         self.vault = VaultFile(
             home / "vault" / "vault.sqlite", load_or_create_master_key(home / "secrets" / "master.key")
@@ -218,12 +228,27 @@ async def test_every_service_s_events_come_into_the_ledger_in_order_and_only_onc
 async def test_a_missing_range_is_asked_for_and_what_came_early_waits(world: World) -> None:
     auth = world.played["auth"]
     events = auth.record(10)
-    await auth.publish(*events[:3], *events[6:])
-    await until(lambda: auth.asked)
-    await until(lambda: numbers(world, "auth") == list(range(1, 11)))
+    with capture_logs() as logs:
+        await auth.publish(*events[:3], *events[6:])
+        await until(lambda: numbers(world, "auth") == list(range(1, 11)))
     assert auth.asked == [(4, 6)]
-    await alarm(world, ("record.missing", "auth", 4))
+    asked = [line for line in logs if line["event"] == "audit.asked_again"]
+    assert [(line["origin"], line["first_missing"], line["last_missing"]) for line in asked] == [("auth", 4, 6)]
     assert world.verified() == []
+    assert await world.alarms() == []
+
+
+async def test_what_stays_away_although_it_was_asked_for_is_an_alarm_and_still_wanted(world: World) -> None:
+    auth = world.played["auth"]
+    auth.withholds = True
+    events = auth.record(10)
+    await auth.publish(*events[:3], *events[6:])
+    await alarm(world, ("record.missing", "auth", 4))
+    assert numbers(world, "auth") == [1, 2, 3]
+    auth.withholds = False
+    await until(lambda: numbers(world, "auth") == list(range(1, 11)))
+    assert world.verified() == []
+    assert [found for found in await world.alarms() if found[0] == "record.missing"] == [("record.missing", "auth", 4)]
 
 
 async def test_the_end_of_a_log_that_never_came_is_asked_for(world: World) -> None:
@@ -233,6 +258,29 @@ async def test_the_end_of_a_log_that_never_came_is_asked_for(world: World) -> No
     auth.announced = 5
     await until(lambda: numbers(world, "auth") == [1, 2, 3, 4, 5])
     assert auth.asked == [(4, 5)]
+    assert await world.alarms() == []
+
+
+async def test_the_end_of_a_log_that_stays_away_is_an_alarm(world: World) -> None:
+    auth = world.played["auth"]
+    await auth.publish(*auth.record(3))
+    auth.record(2)
+    auth.withholds, auth.announced = True, 5
+    await alarm(world, ("record.missing", "auth", 4))
+    assert numbers(world, "auth") == [1, 2, 3]
+
+
+async def test_a_ledger_that_was_lost_is_an_alarm_and_filled_again(world: World) -> None:
+    auth = world.played["auth"]
+    await auth.publish(*auth.record(5))
+    await until(lambda: len(world.entries()) == 5)
+    await world.audit.shut_down()
+    for path in world.settings.ledger_dir.glob("acme.*"):
+        path.unlink()
+    await world.start()
+    await alarm(world, ("file.damaged", "", None))
+    await until(lambda: numbers(world, "auth") == [1, 2, 3, 4, 5])
+    assert world.verified() == []
 
 
 async def test_a_second_event_under_a_number_is_a_fork(world: World) -> None:
@@ -381,6 +429,7 @@ async def test_a_stream_that_went_backwards_is_noticed_and_filled_again(world: W
     await alarm(world, ("stream.rewound", "", None))
     await until(lambda: auth.asked)
     assert auth.asked[0] == (11, 20)
+    await alarm(world, ("record.missing", "auth", 11))  # the stream lacks what the ledger has: at once
     await auth.publish(*auth.record(3))
     await until(lambda: len(world.entries()) == 23)
     assert numbers(world, "auth") == list(range(1, 24))

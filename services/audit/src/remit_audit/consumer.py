@@ -13,6 +13,7 @@ from nats.errors import Error as NatsError
 from remit_audit.findings import Finding
 from remit_audit.follower import Follower
 from remit_audit.ledger import Ledger
+from remit_audit.pull import DURABLE
 from remit_audit.watch import Watch
 from remit_chassis.streams import ask_jetstream, stream_info
 from remit_contracts import subjects
@@ -41,6 +42,7 @@ class Consumer:
         self._key = key
         self._alarms = alarms
         self._refused: dict[str, str] = {}
+        self._asking: set[tuple[str, str, int]] = set()
         self._looked = False
         self._finding = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
@@ -52,6 +54,7 @@ class Consumer:
 
     def spawn(self, work: Awaitable[None]) -> None:
         """A task that ends before the ledgers are closed."""
+        self._tasks = [task for task in self._tasks if not task.done()]
         self._tasks.append(self._service.spawn(work))
 
     async def stop(self) -> None:
@@ -115,16 +118,32 @@ class Consumer:
 
     async def _open(self, tenant: str) -> None:
         path = self._settings.ledger_dir / f"{tenant}.sqlite"
+        # A message is acknowledged when the ledger has it on disk, so an empty one beside acknowledged ones was lost.
+        consumer = await ask_jetstream(self._service.nc, f"CONSUMER.INFO.{subjects.events_stream(tenant)}.{DURABLE}")
+        acknowledged = int(consumer.get("ack_floor", {}).get("stream_seq", 0))
         try:
             ledger = await asyncio.to_thread(Ledger, path, tenant, self._key)
         except Tampered as fault:
             self._refused[tenant] = fault.reason
             await self._alarms.raise_(tenant, Finding("ledger", "checkpoint.contradicted", fault.reason))
             return
-        follower = Follower(self._service.nc, ledger, raise_alarm=self._alarms.raise_, ask_again=self._ask_again)
+        if acknowledged and ledger.size == 0:
+            reason = f"it is empty, and had {acknowledged} messages of the stream: it was lost, and is filled again"
+            await self._alarms.raise_(tenant, Finding("ledger", "file.damaged", reason))
+        follower = Follower(
+            self._service.nc,
+            ledger,
+            raise_alarm=self._alarms.raise_,
+            ask_again=self._ask_again,
+            missing_seconds=self._settings.missing_seconds,
+        )
         self.followers[tenant] = follower
         self.watches[tenant] = Watch(
-            self._service, follower, self._alarms, silent_seconds=self._settings.silent_seconds
+            self._service,
+            follower,
+            self._alarms,
+            silent_seconds=self._settings.silent_seconds,
+            missing_seconds=self._settings.missing_seconds,
         )
         self.spawn(follower.run())
         for hook in self.on_follow:
@@ -135,10 +154,24 @@ class Consumer:
         for watch in list(self.watches.values()):
             await watch.compare_heads()
 
-    async def _ask_again(self, tenant: str, service: str, first: int, last: int) -> None:
-        for start in range(first, last + 1, MAX_REPUBLISHED):
-            again = Republish(first=start, last=min(last, start + MAX_REPUBLISHED - 1))
-            await self._service.ask(tenant, SYSTEM_USER, service, "republish", again, timeout_seconds=REPUBLISH_SECONDS)
+    def _ask_again(self, tenant: str, service: str, first: int, last: int) -> None:
+        if (tenant, service, first) not in self._asking:  # a service that hangs is not asked six times for one range
+            self._asking.add((tenant, service, first))
+            self.spawn(self._republish(tenant, service, first, last))
+
+    async def _republish(self, tenant: str, service: str, first: int, last: int) -> None:
+        try:
+            for start in range(first, last + 1, MAX_REPUBLISHED):
+                again = Republish(first=start, last=min(last, start + MAX_REPUBLISHED - 1))
+                await self._service.ask(
+                    tenant, SYSTEM_USER, service, "republish", again, timeout_seconds=REPUBLISH_SECONDS
+                )
+        except Refusal as refusal:
+            structlog.get_logger().warning(
+                "audit.not_republished", tenant=tenant, origin=service, reason=refusal.reason
+            )
+        finally:
+            self._asking.discard((tenant, service, first))
 
     async def _repeat(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
         while True:

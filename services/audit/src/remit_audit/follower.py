@@ -1,7 +1,7 @@
 """One tenant's event stream, followed into the tenant's ledger.
 
 A message is acknowledged when the ledger has committed it, or has found that it is no event. Missing events are asked
-for at the service that has them, again and again until they come.
+for at the service that has them, again and again until they come; that they stay away is an alarm.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from nats.errors import Error as NatsError
 
 from remit_audit.findings import Finding
 from remit_audit.ledger import Ledger, Receipt
+from remit_audit.missing import Missing
 from remit_audit.pull import Pull
 from remit_contracts import subjects
-from remit_contracts.errors import Refusal, Tampered, Unavailable
+from remit_contracts.errors import Tampered, Unavailable
 from remit_contracts.events import Envelope, from_message
 
 if TYPE_CHECKING:
@@ -30,14 +31,16 @@ _LONGEST_PAUSE_SECONDS = 5.0
 
 RaiseAlarm = Callable[[str, Finding, str], Awaitable[None]]
 """`raise_alarm(tenant, finding, episode)`."""
-AskAgain = Callable[[str, str, int, int], Awaitable[None]]
-"""`ask_again(tenant, service, first, last)`: have a service publish a range again; raises Unavailable."""
+AskAgain = Callable[[str, str, int, int], None]
+"""`ask_again(tenant, service, first, last)`: have a service publish a range again, without waiting for it."""
 
 
 class Follower:
     """Runs until stopped. `refused` says why the ledger takes nothing more, and is empty while it does."""
 
-    def __init__(self, nc: Client, ledger: Ledger, *, raise_alarm: RaiseAlarm, ask_again: AskAgain) -> None:
+    def __init__(
+        self, nc: Client, ledger: Ledger, *, raise_alarm: RaiseAlarm, ask_again: AskAgain, missing_seconds: float
+    ) -> None:
         self.ledger = ledger
         self.tenant = ledger.tenant
         self.stream = subjects.events_stream(ledger.tenant)
@@ -46,8 +49,9 @@ class Follower:
         self._nc = nc
         self._raise_alarm = raise_alarm
         self._ask_again = ask_again
-        self._asked: dict[tuple[str, int, int], float] = {}
-        self._seen_gaps: set[tuple[str, int]] = set()
+        self._missing_seconds = missing_seconds
+        self._asked: dict[tuple[str, int], float] = {}
+        self._gaps = self.missing(ask_after=0.0)
 
     async def run(self) -> None:
         """Follow; every failure of bus or disk is waited out."""
@@ -90,26 +94,35 @@ class Follower:
     async def ask_for_gaps(self) -> None:
         """Ask for every range that was missing the last time already: what comes a moment late is no gap."""
         gaps = await asyncio.to_thread(self.ledger.gaps)
-        for service, first, last in gaps:
-            if (service, first) in self._seen_gaps:
-                await self.ask(service, first, last)
-        self._seen_gaps = {(service, first) for service, first, _ in gaps}
+        await self._gaps.look(gaps, now=asyncio.get_running_loop().time())
 
-    async def ask(self, service: str, first: int, last: int) -> None:
-        """Have a service publish a range again, once in ASK_AGAIN_SECONDS. That it was needed is an alarm."""
+    def missing(self, *, ask_after: float) -> Missing:
+        """Judges what of this tenant is missing, by one kind of look."""
+        return Missing(seconds=self._missing_seconds, ask_after=ask_after, ask=self.ask, overdue=self._overdue)
+
+    def ask(self, service: str, first: int, last: int) -> None:
+        """Have a service publish a range again, once in ASK_AGAIN_SECONDS."""
         now = asyncio.get_running_loop().time()
-        if self._asked.get((service, first, last), 0.0) > now - ASK_AGAIN_SECONDS:
-            return
         self._asked = {key: at for key, at in self._asked.items() if at > now - ASK_AGAIN_SECONDS}
-        self._asked[service, first, last] = now
-        reason = f"events {first} to {last} of {service} did not come, and were asked for again"
+        if (service, first) in self._asked:
+            return
+        self._asked[service, first] = now
+        structlog.get_logger().warning(
+            "audit.asked_again", tenant=self.tenant, origin=service, first_missing=first, last_missing=last
+        )
+        self._ask_again(self.tenant, service, first, last)
+
+    async def lost(self, service: str, first: int, last: int) -> None:
+        """The stream has lost what it had: an alarm at once, and the range is asked for."""
+        reason = f"the stream lacks events {first} to {last} of {service}, which the ledger has"
         await self._raise_alarm(self.tenant, Finding("stream", "record.missing", reason, service, first), "")
-        try:
-            await self._ask_again(self.tenant, service, first, last)
-        except Refusal as refusal:
-            structlog.get_logger().warning(
-                "audit.not_republished", tenant=self.tenant, origin=service, reason=refusal.reason
-            )
+        self.ask(service, first, last)
+
+    async def _overdue(self, service: str, first: int) -> None:
+        reason = (
+            f"events of {service} from {first} on stay away for {self._missing_seconds:g} s, and were asked for again"
+        )
+        await self._raise_alarm(self.tenant, Finding("stream", "record.missing", reason, service, first), "")
 
     async def reaches(self, service: str, number: int) -> None:
         """Wait until the ledger has a service's event of that number."""

@@ -31,8 +31,10 @@ class AuditSettings(ServiceSettings):
     """How often the bus is asked for streams, and each stream for its state."""
     heads_seconds: float = 5.0
     """How often every service is asked how far its log goes."""
+    missing_seconds: float = Field(default=10.0, gt=0)
+    """How long events may stay away, asked for again meanwhile, before that is an alarm."""
     silent_seconds: float = 30.0
-    """How long a service may not answer, or hold back events, before that is an alarm."""
+    """How long a service may not answer before that is an alarm."""
 
     @model_validator(mode="after")
     def _files_default_to_the_home(self) -> Self:

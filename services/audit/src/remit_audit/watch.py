@@ -14,6 +14,7 @@ import orjson
 
 from remit_audit.findings import Finding
 from remit_audit.follower import Follower
+from remit_audit.missing import Range
 from remit_audit.pull import BATCH, DURABLE
 from remit_audit.sweep import read_stream
 from remit_chassis.streams import ask_jetstream, check_stream, stream_info
@@ -39,7 +40,9 @@ class Head(NamedTuple):
 class Watch:
     """Looks at one tenant's stream and services when it is told to. `unfit` says why the stream cannot be trusted."""
 
-    def __init__(self, service: Service, follower: Follower, alarms: Alarms, *, silent_seconds: float) -> None:
+    def __init__(
+        self, service: Service, follower: Follower, alarms: Alarms, *, silent_seconds: float, missing_seconds: float
+    ) -> None:
         self.unfit = ""
         self._service = service
         self._follower = follower
@@ -47,7 +50,7 @@ class Watch:
         self._alarms = alarms
         self._silent_seconds = silent_seconds
         self._silent_since: dict[str, float] = {}
-        self._behind_since: dict[str, tuple[int, float]] = {}
+        self._ends = follower.missing(ask_after=missing_seconds / 2)  # the newest events may be on their way yet
         self._swept = -1
 
     # -- the stream ------------------------------------------------------------------------------------------------
@@ -126,7 +129,7 @@ class Watch:
         for service in self._follower.ledger.services():
             last, _ = self._follower.ledger.head(service)
             for first, end in missing_ranges(seen.get(service, set()), last):
-                await self._follower.ask(service, first, end)
+                await self._follower.lost(service, first, end)
 
     async def _raise(self, code: str, reason: str, episode: str = "") -> None:
         await self._alarms.raise_(self._tenant, Finding("stream", code, reason), episode)
@@ -143,16 +146,21 @@ class Watch:
         before = {service: self._follower.ledger.head(service)[0] for service in subjects.SERVICES}
         heads = await self.heads()
         now = asyncio.get_running_loop().time()
+        behind: list[Range] = []
         for service in subjects.SERVICES:
             if head := heads.get(service):
                 self._silent_since.pop(service, None)
-                await self._compare_head(service, head, before[service], now)
+                await self._compare_head(service, head, before[service])
+                reached = self._follower.ledger.head(service)[0]
+                if reached < head.number:
+                    behind.append((service, reached + 1, head.number))
             elif now - self._silent_since.setdefault(service, now) > self._silent_seconds:
                 reason = f"{service} has not said for {self._silent_seconds:g} s how far its log goes"
                 since = f"{self._silent_since[service]:.3f}"
                 await self._alarms.raise_(self._tenant, Finding("store", "service.silent", reason, service), since)
+        await self._ends.look(behind, now=now)
 
-    async def _compare_head(self, service: str, head: Head, before: int, now: float) -> None:
+    async def _compare_head(self, service: str, head: Head, before: int) -> None:
         ledger = self._follower.ledger
         if head.number < before:
             reason = f"the log of {service} ends with {head.number}, and the ledger has {before} of its events"
@@ -164,15 +172,6 @@ class Watch:
                 f"the log of {service} has {head.digest.hex()} there, and the ledger {known.hex() if known else ''}"
             )
             await self._alarms.raise_(self._tenant, Finding("store", "record.forked", reason, service, head.number))
-        reached = ledger.head(service)[0]
-        if reached >= head.number:
-            self._behind_since.pop(service, None)
-            return
-        number, since = self._behind_since.get(service, (-1, now))
-        if number != reached:
-            self._behind_since[service] = (reached, now)
-        elif now - since > self._silent_seconds / 3:
-            await self._follower.ask(service, reached + 1, head.number)
 
     async def _head(self, service: str) -> Head | None:
         try:
