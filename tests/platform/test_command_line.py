@@ -37,6 +37,7 @@ def test_an_analysts_run_completes_and_its_answer_is_on_standard_output(platform
     assert ran.json["answer"]
     rows = platform.cli("runs", "list", "--as", "acme/analyst", "--output", "json").json
     assert {"run_id": ran.json["run_id"], "status": "completed"}.items() <= rows[0].items()
+    assert {name: ran.json[name] for name in rows[0]} == rows[0]
 
 
 def test_a_readers_run_of_the_same_agent_is_denied_with_exit_code_3_reason_and_decision(platform):

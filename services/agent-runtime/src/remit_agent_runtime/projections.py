@@ -1,6 +1,7 @@
 """Read models of runs, rebuilt from the events alone: which are still owed, and each user's list.
 
-What happened is in an event's topic, readable without a key; only the agent's name is decrypted, and only for the list.
+What happened is in an event's topic, readable without a key; only the agent's name and the instants that a run itself
+tells are decrypted, and only for the list: an event is recorded a moment after it happened.
 """
 
 from __future__ import annotations
@@ -124,4 +125,4 @@ class RunLists:
         elif (status := STATUS_AFTER.get(envelope.topic)) and (row := kept.rows.get(envelope.originator_id)):
             row.status = status
             if envelope.topic in _ENDS:
-                row.ended_at = datetime.fromisoformat(envelope.recorded_at)
+                row.ended_at = (await store.decode(envelope)).timestamp
