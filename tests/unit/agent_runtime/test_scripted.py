@@ -74,6 +74,30 @@ def test_without_sql_the_table_is_taken_that_the_words_fit_best(prompt: str, tab
     assert model(SQL).respond(prompt, []) == Asked("sql", {"sql": expected})
 
 
+@pytest.mark.parametrize(
+    "about",
+    [
+        "Answers one SQL SELECT statement (SQLite dialect).",
+        "Answers SELECT (SQLite dialect) on flights(by us) of statement(s), see notes(all).",
+        "Tables: none(yet). Answers SELECT(s).",
+    ],
+)
+def test_only_a_table_that_the_tool_lists_is_asked_for(about: str) -> None:
+    tool = SQL._replace(description=f'{about} Tables: airlines(carrier, name), odd "gates(gate), weather(origin).')
+    for prompt in ("Which statement of the dialect do you select?", "How many gates are there?", "notes by us, all"):
+        asked = model(tool).respond(prompt, [])
+        assert isinstance(asked, Asked)
+        assert asked.arguments["sql"] in ('SELECT * FROM "airlines" LIMIT 5', 'SELECT * FROM "weather" LIMIT 5')
+
+
+@pytest.mark.parametrize("about", ["Answers one SQL SELECT statement (SQLite dialect).", "SQL (any). Tables: .", ""])
+def test_without_a_table_it_says_that_its_rules_do_not_cover_the_question(about: str) -> None:
+    answered = model(SQL._replace(description=about)).respond("How many statements are there?", [])
+    assert isinstance(answered, Answered)
+    assert "My rules do not cover this question" in answered.text
+    assert NOTICE in answered.text
+
+
 def test_a_document_tool_is_asked_the_question_as_long_as_it_may_be() -> None:
     asked = model(DOCS).respond("How does a lease end? " * 10, [])
     assert isinstance(asked, Asked)

@@ -5,7 +5,9 @@ What it does with a prompt, first match:
 1. the prompt is itself a script: a JSON object `{"script": [{"call": {"tool", "args"}}, ..., {"answer": "..."}]}`;
 2. a rule of the agent's `script` whose `when` is found in the prompt;
 3. the prompt holds SQL, and the agent has a tool that takes SQL: that tool is called with it;
-4. else one tool, the one that the prompt names or the agent's first, with arguments made from the prompt.
+4. else one tool, the one that the prompt names or the agent's first, with arguments made from the prompt; a tool that
+   takes SQL gets one of the tables that its description ends with (`Tables: flights(carrier, ...), ...`), and without
+   any the answer is that the rules do not cover the question.
 
 Then it answers with what the tools gave. A text in a script may name `{prompt}`, `{result}`, `{results}` and the
 groups of `when`; nothing else in braces is touched.
@@ -38,7 +40,8 @@ _SQL_SHAPE = re.compile(
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _WORD = re.compile(r"[a-z][a-z0-9_]+")
-_TABLE = re.compile(r"\b([A-Za-z_]\w*)\s*\(([^()]*)\)")
+_TABLE = re.compile(r"(?:^|,) *([A-Za-z_]\w*)\(([^()]*)\)")
+_TABLES = "Tables:"
 
 
 class OfferedTool(NamedTuple):
@@ -116,7 +119,12 @@ class ScriptedModel:
         words = set(_WORD.findall(prompt.lower().replace("-", "_")))
         named = [tool for tool in self._tools.values() if tool.name.replace("-", "_") in words]
         tool = next(iter([*named, *self._tools.values()]), None)
-        return [Step(tool.name, _arguments(tool, prompt))] if tool else []
+        if tool is None:
+            return []
+        if argument := _sql_argument(tool):
+            select = _select_for(prompt, tool.description)
+            return [Step(tool.name, {argument: select}) if select else Step("", {}, _not_covered(tool))]
+        return [Step(tool.name, _arguments(tool, prompt))]
 
 
 def _script_in(prompt: str) -> list[Step]:
@@ -156,10 +164,7 @@ def _sql_argument(tool: OfferedTool) -> str:
 
 
 def _arguments(tool: OfferedTool, prompt: str) -> dict[str, Any]:
-    """Every required argument, made from the prompt; a tool that takes SQL gets the table that the prompt's words fit
-    best."""
-    if argument := _sql_argument(tool):
-        return {argument: _select_for(prompt, tool.description)}
+    """Every required argument, made from the prompt."""
     properties: Mapping[str, Any] = tool.parameters.get("properties", {})
     required: Sequence[str] = tool.parameters.get("required") or list(properties)[:1]
     numbers = iter(_NUMBER.findall(prompt))
@@ -184,10 +189,16 @@ def _value_for(schema: Mapping[str, Any], prompt: str, numbers: Any) -> Any:
     return prompt[: int(schema.get("maxLength", 4_000))]
 
 
+def _not_covered(tool: OfferedTool) -> str:
+    return f"My rules do not cover this question, and {tool.name} tells of no table that I could look into."
+
+
 def _select_for(prompt: str, description: str) -> str:
-    tables = [(name, columns) for name, columns in _TABLE.findall(description) if columns.strip()]
+    """The first rows of the table that the prompt's words fit best; empty when the description names no table."""
+    _, told, listed = description.rpartition(_TABLES)  # what stands before may look like a table: "(SQLite dialect)"
+    tables = [(name, columns) for name, columns in _TABLE.findall(listed) if columns.strip()] if told else []
     if not tables:
-        return "SELECT name FROM sqlite_master WHERE type = 'table'"
+        return ""
     words = {word.rstrip("s") for word in _WORD.findall(prompt.lower())}
 
     def fit(table: tuple[str, str]) -> int:
