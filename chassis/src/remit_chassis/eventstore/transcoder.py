@@ -41,8 +41,12 @@ class StateTranscoder(Transcoder):
 
     def encode(self, obj: dict[str, Any]) -> bytes:
         """One event's fields."""
-        types = {name: _WRITE[type(value)][0] for name, value in obj.items() if type(value) in _WRITE}
-        written = {name: _WRITE[type(value)][1](value) if name in types else value for name, value in obj.items()}
+        types: dict[str, str] = {}
+        written = dict(obj)
+        for name, value in obj.items():
+            if (known := _WRITE.get(type(value))) is not None:
+                types[name], write = known
+                written[name] = write(value)
         # The library gives every event this one; saying so each time would be a tenth of a small event.
         if types.get("timestamp") == "datetime":
             del types["timestamp"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -15,6 +16,9 @@ from remit_audit.follower import Follower
 from remit_audit.settings import AuditSettings
 from remit_chassis.service import Service
 from remit_chassis.settings import read_hex_secret
+
+NICENESS = 5
+"""The ledger follows what has happened already: while processors are scarce, calls under way come first."""
 
 
 def build(settings: AuditSettings) -> Service:
@@ -50,6 +54,7 @@ def build(settings: AuditSettings) -> Service:
 
 def main() -> None:
     """Run until told to stop."""
+    os.nice(NICENESS)
     build(AuditSettings()).run()
 
 

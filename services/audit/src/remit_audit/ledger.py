@@ -12,6 +12,7 @@ import sqlite3
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -48,6 +49,8 @@ class _Growth:
     tree: CompactRange
     heads: dict[str, tuple[int, bytes]]
     nodes: list[tuple[int, int, bytes]] = field(default_factory=list)
+    holding: bool = False
+    """Whether anything came too early: looking for it at every event would cost as much as appending."""
 
 
 class Ledger:
@@ -141,6 +144,7 @@ class Ledger:
             try:
                 self._db.execute("BEGIN IMMEDIATE")
                 self._require_own_end()
+                growth.holding = self._db.execute("SELECT 1 FROM held LIMIT 1").fetchone() is not None
                 for envelope in envelopes:
                     self._take(envelope, growth, receipt)
                 note = self._seal(growth) if receipt.appended else self._note
@@ -163,7 +167,8 @@ class Ledger:
             self._db.close()
 
     def _take(self, envelope: Envelope, growth: _Growth, receipt: Receipt) -> None:
-        if envelope.tenant != self.tenant or not envelope.intact:
+        encoded = envelope.encoded()
+        if envelope.tenant != self.tenant or sha256(encoded).digest() != envelope.hash:
             raise Tampered(f"an event of {envelope.tenant} that is no intact event of {self.tenant} came to its ledger")
         service, number = envelope.service, envelope.notification_id
         last, _ = growth.heads.get(service, (0, GENESIS))
@@ -182,12 +187,14 @@ class Ledger:
             receipt.duplicates += 1
         elif number > last + 1:
             self._db.execute(INSERT_HELD, row_of(envelope))
+            growth.holding = True
             receipt.held += 1
         else:
-            self._append(envelope, growth, receipt)
-            self._append_held(service, growth, receipt)
+            self._append(envelope, encoded, growth, receipt)
+            if growth.holding:
+                self._append_held(service, growth, receipt)
 
-    def _append(self, envelope: Envelope, growth: _Growth, receipt: Receipt) -> None:
+    def _append(self, envelope: Envelope, encoded: bytes, growth: _Growth, receipt: Receipt) -> None:
         index = growth.tree.size
         _, before = growth.heads.get(envelope.service, (0, GENESIS))
         if envelope.prev_hash != before:
@@ -202,7 +209,7 @@ class Ledger:
                 )
             )
         self._db.execute(INSERT_ENTRY, (index, *row_of(envelope)))
-        growth.nodes += growth.tree.append(leaf_hash(envelope.encoded()))
+        growth.nodes += growth.tree.append(leaf_hash(encoded))
         growth.heads[envelope.service] = (envelope.notification_id, envelope.hash)
         receipt.appended += 1
 
@@ -213,7 +220,8 @@ class Ledger:
             row = self._db.execute(TAKE_HELD, (service, following)).fetchone()
             if row is None:
                 return
-            self._append(envelope_of(self.tenant, row), growth, receipt)
+            envelope = envelope_of(self.tenant, row)
+            self._append(envelope, envelope.encoded(), growth, receipt)
 
     def _known(self, service: str, number: int) -> bytes | None:
         row = self._db.execute(

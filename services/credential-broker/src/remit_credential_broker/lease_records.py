@@ -1,6 +1,7 @@
 """What becomes of leases, written down: issued without being waited for, refused and revoked with.
 
-A lease whose event could not be stored is stored before the next one of its tenant is issued, or none is.
+Events of leases that were issued are gathered for a moment, so that the answers go out first and many share a
+transaction. A lease whose event could not be stored is stored before the next one of its tenant is issued, or none is.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 MAX_REASON_CHARACTERS: Final = 500
 REVOKED_AT_ONCE: Final = 256
+GATHER_SECONDS: Final = 0.02
 
 Facts = dict[str, Any]
 """The arguments of `Lease.issue`."""
@@ -42,6 +44,7 @@ class LeaseRecords:
         self._live = live
         self._clock = clock
         self._unrecorded: defaultdict[str, list[tuple[str, Facts]]] = defaultdict(list)
+        self._gathered: list[tuple[Facts, Caller]] = []
         self._saving: set[asyncio.Future[int]] = set()
 
     async def require_writable(self, tenant: str) -> None:
@@ -53,14 +56,22 @@ class LeaseRecords:
             await self._make_good(tenant, store)
 
     def issued(self, facts: Facts, connection_id: UUID, until: float, caller: Caller) -> None:
-        """Queue the event; `until` is monotonic."""
-        recorded = self._store_of(caller.tenant).save_later(Lease.issue(**facts), user=caller.user)
-        self._saving.add(recorded)
-        recorded.add_done_callback(partial(self._note, caller, facts))
-        self._live.add(LiveLease(facts["lease_id"], caller.tenant, caller.user, connection_id, until, recorded))
+        """Note it, to be recorded within GATHER_SECONDS; `until` is monotonic."""
+        self._live.add(LiveLease(facts["lease_id"], caller.tenant, caller.user, connection_id, until))
+        self._gathered.append((facts, caller))
+        if len(self._gathered) == 1:
+            asyncio.get_running_loop().call_later(GATHER_SECONDS, self._save_gathered)
+
+    def _save_gathered(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        for facts, caller in gathered:
+            recorded = self._store_of(caller.tenant).save_later(Lease.issue(**facts), user=caller.user)
+            self._saving.add(recorded)
+            recorded.add_done_callback(partial(self._note, caller, facts))
 
     async def settled(self) -> None:
         """Return when what was issued until now is stored, or known not to be."""
+        self._save_gathered()
         if self._saving:
             await asyncio.wait(list(self._saving))
 
@@ -121,13 +132,13 @@ class LeaseRecords:
     async def revoke_on(self, connection_id: UUID) -> None:
         """End every lease on a connection; what is under way at the tool host ends by its expiry."""
         ended = self._live.take_of(connection_id)
+        await self.settled()
         for first in range(0, len(ended), REVOKED_AT_ONCE):
             await asyncio.gather(*map(self._revoke, ended[first : first + REVOKED_AT_ONCE]))
 
     async def _revoke(self, ended: LiveLease) -> None:
         store = self._store_of(ended.tenant)
         try:
-            await ended.recorded
             lease = await store.load(Lease, ended.lease_id)
             lease.revoke(reason="the connection was revoked", at=self._clock())
             await store.save(lease, user=ended.user)

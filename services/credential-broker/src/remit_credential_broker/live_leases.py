@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,14 +9,13 @@ from uuid import UUID
 
 
 class LiveLease(NamedTuple):
-    """A lease that was issued. `recorded` resolves when its event is stored; `until` is monotonic, in seconds."""
+    """A lease that was issued; `until` is monotonic, in seconds."""
 
     lease_id: UUID
     tenant: str
     user: str
     connection_id: UUID
     until: float
-    recorded: asyncio.Future[int]
 
 
 class LiveLeases:

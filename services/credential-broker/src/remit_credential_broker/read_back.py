@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
@@ -97,8 +96,6 @@ class ReadBack:
             return
         if isinstance(event, Lease.Issued):
             left = event.timestamp.timestamp() + event.ttl_seconds - now
-            recorded: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-            recorded.set_result(envelope.notification_id)
             self._live.add(
                 LiveLease(
                     event.originator_id,
@@ -106,6 +103,5 @@ class ReadBack:
                     envelope.user,
                     UUID(event.connection_id),
                     self._monotonic() + left,
-                    recorded,
                 )
             )

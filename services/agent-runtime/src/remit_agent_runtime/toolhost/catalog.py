@@ -12,6 +12,7 @@ A file that is not this is refused whole (`tool.invalid`): a half-read catalog w
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -72,6 +73,7 @@ class Catalog:
 
     def __init__(self, home: Path) -> None:
         self._home = home.absolute()
+        self._files = f"{self._home}/tools/"  # a Path made at every call cost more than looking at the file
         self._read: dict[str, tuple[tuple[int, int], dict[str, ToolDefinition]]] = {}
         self._described: dict[tuple[str, str], tuple[Any, ToolDescriptor]] = {}
 
@@ -82,16 +84,17 @@ class Catalog:
 
     def definitions(self, tenant: str) -> dict[str, ToolDefinition]:
         """By id; empty for a tenant without a file. Raises ToolInvalid."""
-        path = self._home / "tools" / f"{tenant}.yaml"
+        path = f"{self._files}{tenant}.yaml"
         try:
-            status = path.stat()
+            status = os.stat(path)
         except FileNotFoundError:
             self._read.pop(tenant, None)
             return {}
         version = (status.st_mtime_ns, status.st_size)
         known = self._read.get(tenant)
         if known is None or known[0] != version:
-            known = self._read[tenant] = (version, parse(path.read_bytes(), tenant=tenant, file=f"tools/{path.name}"))
+            content = Path(path).read_bytes()
+            known = self._read[tenant] = (version, parse(content, tenant=tenant, file=f"tools/{tenant}.yaml"))
         return known[1]
 
     def find(self, tenant: str, tool: str) -> ToolDefinition:
