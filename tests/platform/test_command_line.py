@@ -7,6 +7,8 @@ import sys
 import pytest
 from fixtures_platform import running_platform
 
+from remit_contracts.errors import Unavailable
+
 QUESTION = "Which planes flew the longest flights?"
 
 
@@ -28,6 +30,13 @@ def test_endpoints_name_the_bus_and_every_process(platform):
     assert {"nats", "auth", "policy", "credential-broker", "agent-runtime", "audit"} <= platform.endpoints[
         "pids"
     ].keys()
+
+
+async def test_a_verb_that_nobody_answers_is_a_coded_refusal(platform):
+    async with platform.client("acme/analyst") as client:
+        with pytest.raises(Unavailable, match=r"nobody answers .*\.cmd\.auth\.no-such-verb") as refused:
+            await client.command("auth", "no-such-verb")
+    assert refused.value.refusal_code == "unavailable"
 
 
 def test_an_analysts_run_completes_and_its_answer_is_on_standard_output(platform):
@@ -184,3 +193,8 @@ def test_a_stopped_homes_trail_is_shown_verified_and_exported_offline(tmp_path):
     missed = started.cli("audit", "check", "--offline", "--output", "json")
     assert missed.code == 6, missed.out
     assert {tenant["tenant"]: bool(tenant["faults"]) for tenant in missed.json["tenants"]}["acme"]
+    command = [sys.executable, "-m", "remit.cli", "audit", "check", "--offline", "--home", str(started.home)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as unread:
+        unread.stdout.close()
+        assert "Traceback" not in unread.stderr.read()
+    assert unread.returncode == 6

@@ -73,4 +73,4 @@ def _explain(model: type[BaseModel], invalid: ValidationError) -> str:
         for error in invalid.errors(include_input=False)[:5]
     )
     fields = ", ".join(model.model_fields) or "no fields"
-    return f"not a {model.__name__} ({fields}): {faults}"
+    return f"this is no {model.__name__} ({fields}): {faults}"
