@@ -6,7 +6,6 @@ Its jobs are `one`, `many`, `fair` and `decide`; it prints `{job: [measurement o
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import sys
 import time
@@ -23,6 +22,7 @@ from remit_bench.floor import FloorMeter, measuring
 from remit_bench.rows import percentile
 from remit_bench.seeding import LOOPS, TENANT, TOOL
 from remit_chassis import logs
+from remit_chassis.service import settle_memory
 from remit_contracts.fast_decisions import DecisionAnswer, DecisionContext, ask
 from remit_contracts.permits import args_digest
 
@@ -145,8 +145,7 @@ async def drive(seconds: float, platform: int, jobs: list[str]) -> dict[str, Any
     users: list[str] = orjson.loads((settings.home.parent / "users.json").read_bytes())
     runtime = Runtime(settings)
     await runtime.service.start()
-    gc.collect()
-    gc.freeze()  # as a service does when it is ready
+    settle_memory()  # as a service does when it is ready
     try:
         async with measuring(settings.home, settings.nats_url) as floor:
             driver = Driver(runtime, floor, users, seconds, platform)

@@ -264,17 +264,12 @@ class ToolHostClient:
 
     async def _receive(self, host: _Host) -> None:
         """Hand outcomes to their callers until the host has gone or says what cannot be understood."""
-        while True:
-            try:
-                body = await wire.read_frame(host.reader)
-                if body is None:
-                    return
+        with contextlib.suppress(msgspec.MsgspecError, wire.FrameTooLarge):
+            async for body in wire.frames(host.reader):
                 outcome = wire.decode_outcome(body)
-            except (msgspec.MsgspecError, wire.FrameTooLarge):
-                return
-            waiting = host.waiting.pop(outcome.id, None)
-            if waiting is not None and not waiting.done():
-                waiting.set_result(outcome)
+                waiting = host.waiting.pop(outcome.id, None)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(outcome)
 
     async def _end(self, host: _Host) -> None:
         """Close the socket, which ends the host; kill it when it lingers. What was on its way is lost."""

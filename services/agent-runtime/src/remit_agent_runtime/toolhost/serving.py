@@ -31,7 +31,7 @@ class Serving:
 
     async def run(self) -> None:
         """Serve until the runtime has gone, or says what cannot be understood: then this process must end."""
-        while (body := await wire.read_frame(self._reader)) is not None:
+        async for body in wire.frames(self._reader):
             request = wire.decode_request(body)
             if isinstance(request, wire.Cancel):
                 if (task := self._tasks.get(request.id)) is not None:

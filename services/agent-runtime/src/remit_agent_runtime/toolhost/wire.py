@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import msgspec
@@ -88,6 +89,34 @@ async def read_frame(reader: asyncio.StreamReader) -> bytes | None:
         return await reader.readexactly(length)
     except (asyncio.IncompleteReadError, ConnectionError):
         return None
+
+
+async def frames(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    """The body of every frame until the other side has gone: all that came together are read at once.
+
+    Raises FrameTooLarge.
+    """
+    pending = b""
+    while chunk := await _next_bytes(reader):
+        pending = pending + chunk if pending else chunk
+        start, end = 0, len(pending)
+        while end - start >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(pending, start)
+            if length > MAX_FRAME_BYTES:
+                raise FrameTooLarge(f"a frame of {length} bytes was announced and {MAX_FRAME_BYTES} are allowed")
+            begin = start + _LENGTH.size
+            if end - begin < length:
+                break
+            start = begin + length
+            yield pending[begin:start]
+        pending = pending[start:]
+
+
+async def _next_bytes(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.read(LIMIT_BYTES)
+    except ConnectionError:
+        return b""
 
 
 def decode_request(body: bytes) -> Call | Cancel:
