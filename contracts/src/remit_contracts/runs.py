@@ -23,6 +23,10 @@ MAX_PROMPT_CHARACTERS: Final = 32_000
 MAX_LISTED_RUNS: Final = 500
 
 RunId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+IdempotencyKey = Annotated[
+    str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$")
+]
+"""Any text of one line: what ends a line or steers a terminal would make two keys look like one."""
 RunStatus = Literal["accepted", "running", "waiting", "completed", "failed", "cancelled"]
 StepType = Literal["model", "tool"]
 StepOutcome = Literal["answered", "authorized", "denied", "completed", "failed", "unknown"]
@@ -42,7 +46,7 @@ class StartRun(Command):
     agent: Label
     prompt: Annotated[str, StringConstraints(min_length=1, max_length=MAX_PROMPT_CHARACTERS)]
     session: Label | None = None
-    idempotency_key: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = None
+    idempotency_key: IdempotencyKey | None = None
 
 
 class CancelRun(Command):

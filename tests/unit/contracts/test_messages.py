@@ -1,6 +1,9 @@
 import pickle
+from typing import Any
 
+import orjson
 import pytest
+from pydantic import Field
 
 from remit_contracts.errors import (
     Absent,
@@ -15,11 +18,16 @@ from remit_contracts.errors import (
     refusal_from,
 )
 from remit_contracts.messages import Answer, Command
+from remit_contracts.runs import StartRun
 
 
 class Order(Command):
     name: str
     count: int = 1
+
+
+class Loose(Order):
+    more: dict[str, Any] = Field(default_factory=dict)
 
 
 class Told(Answer):
@@ -49,6 +57,37 @@ def test_a_refusal_of_a_command_never_shows_the_value():
     with pytest.raises(MalformedCommand) as refused:
         Order.from_bytes(b'{"name": {"secret": "sk-canary-1"}, "smuggled": "sk-canary-2"}')
     assert "canary" not in refused.value.reason
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b'{"name": "x", "name": "y"}',
+        b'{"name": "x", "count": 1, "name": "x"}',
+        b'{"name": "x", "n\\u0061me": "y"}',
+        b'{"name": "x", "more": {"name": 1, "name": 2.5e3}}',
+        b'{"name": "x", "more": {"rows": [[], [{"name": 1}, {"name": null, "b": 2, "name": true}]]}}',
+    ],
+)
+def test_a_name_that_stands_twice_in_one_object_is_refused(payload):
+    with pytest.raises(MalformedCommand, match=r"name: named twice in one object") as refused:
+        Loose.from_bytes(payload)
+    assert refused.value.refusal_code == "request.malformed"
+
+
+def test_one_name_in_several_objects_stands_once_in_each():
+    given = Loose.from_bytes(b'{"name": "x", "more": {"name": [{"name": 1e400}, {"name": %s}]}}' % (b"9" * 4_000))
+    assert given.more.keys() == {"name"}
+
+
+@pytest.mark.parametrize("character", ["\n", "\r", "\t", "\0", "\x1b", "\x7f", "\x85", "\u2028", "\u2029"])
+@pytest.mark.parametrize("place", ["{}key", "k{}ey", "key{}"])
+def test_an_idempotency_key_is_one_line_without_control_characters(character, place):
+    asked = {"agent": "analyst", "prompt": "lines\nare for prompts", "idempotency_key": place.format(character)}
+    with pytest.raises(MalformedCommand, match="idempotency_key"):
+        StartRun.from_bytes(orjson.dumps(asked))
+    asked["idempotency_key"] = "client 7: Straße/ünï-键"
+    assert StartRun.from_bytes(orjson.dumps(asked)).idempotency_key == asked["idempotency_key"]
 
 
 def test_an_answer_of_a_newer_service_is_still_read():
