@@ -7,7 +7,6 @@ event is upcast by the library: `class_version = 2` and `upcast_v1_v2(state)` on
 
 from __future__ import annotations
 
-import os
 import re
 from typing import Any
 from uuid import UUID
@@ -19,6 +18,7 @@ from eventsourcing.persistence import Mapper, StoredEvent
 from eventsourcing.utils import resolve_topic
 
 from remit_chassis.eventstore.transcoder import StateTranscoder
+from remit_chassis.nonces import Nonces
 from remit_contracts.errors import Tampered
 from remit_contracts.events import Envelope
 from remit_contracts.identity import data_key_scope
@@ -35,6 +35,7 @@ class EncryptingMapper(Mapper[UUID]):
         self._tenant = tenant
         self._stated: set[type[Any]] = set()
         self._scopes: dict[str, bytes] = {}
+        self._nonces = Nonces(_NONCE_BYTES)
 
     def seal(self, event: CanMutateAggregate[UUID], user: str, key: bytes) -> StoredEvent:
         """Encrypt for storage; raises TypeError for an event class that states no topic of its own."""
@@ -45,7 +46,7 @@ class EncryptingMapper(Mapper[UUID]):
         del state["originator_id"], state["originator_version"]
         if (class_version := getattr(type(event), "class_version", 1)) > 1:
             state["class_version"] = class_version
-        nonce = os.urandom(_NONCE_BYTES)
+        nonce = self._nonces.next()
         bound = self._bound(user, event.originator_id.hex, event.originator_version, topic)
         sealed = nonce + AESGCM(key).encrypt(nonce, self.transcoder.encode(state), bound)
         return StoredEvent(event.originator_id, event.originator_version, topic, sealed)

@@ -89,6 +89,18 @@ class _Host:
     writer: asyncio.StreamWriter
     started_at: float
     waiting: dict[int, asyncio.Future[wire.Outcome]] = field(default_factory=dict)
+    outgoing: list[bytes] = field(default_factory=list)
+
+    def send(self, body: bytes) -> None:
+        """Write with all that is sent in the same turn of the loop: calls whose records became durable together."""
+        self.outgoing.append(body)
+        if len(self.outgoing) == 1:
+            asyncio.get_running_loop().call_soon(self._write)
+
+    def _write(self) -> None:
+        bodies, self.outgoing = self.outgoing, []
+        if not self.writer.is_closing():
+            self.writer.write(b"".join(bodies))
 
 
 class ToolHostClient:
@@ -170,7 +182,7 @@ class ToolHostClient:
             return ToolOutcome(ok=False, error={"code": "tool.arguments_too_large", "reason": str(fault)})
         answer: asyncio.Future[wire.Outcome] = asyncio.get_running_loop().create_future()
         host.waiting[number] = answer
-        host.writer.write(body)
+        host.send(body)
         try:
             async with asyncio.timeout(left + ANSWER_GRACE_SECONDS):
                 outcome = await answer
@@ -210,7 +222,7 @@ class ToolHostClient:
 
     def _give_up(self, host: _Host, number: int) -> None:
         if not host.writer.is_closing():
-            host.writer.write(wire.frame(wire.Cancel(id=number)))
+            host.send(wire.frame(wire.Cancel(id=number)))
 
     async def _launch(self) -> _Host:
         ours, theirs = socket.socketpair()

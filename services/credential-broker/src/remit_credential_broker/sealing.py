@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from nacl.exceptions import CryptoError
 from nacl.public import Box, PrivateKey, PublicKey, SealedBox
 
+from remit_chassis.nonces import Nonces
 from remit_contracts.connections import MAX_SECRET_BYTES
 from remit_contracts.errors import MalformedCommand
 
@@ -46,10 +47,11 @@ class ToolHostBox:
 
     def __init__(self, seed: bytes, tool_host_public_key: bytes) -> None:
         self._box = Box(PrivateKey(seed), PublicKey(tool_host_public_key))
+        self._nonces = Nonces(Box.NONCE_SIZE)
 
     def seal(self, content: bytes) -> str:
         """Base64 of nonce and ciphertext."""
-        return b64encode(bytes(self._box.encrypt(content))).decode()
+        return b64encode(bytes(self._box.encrypt(content, self._nonces.next()))).decode()
 
 
 class ServiceBoxes:
