@@ -59,11 +59,14 @@ class Person:
 
 
 class Platform:
-    """Auth, policy, broker and audit as they are; a runtime that records what it is told to."""
+    """Auth, policy, broker and audit as they are; a runtime that records what it is told to.
 
-    def __init__(self, bus: Bus, mongo: str) -> None:
+    `settings` are for all of them alike.
+    """
+
+    def __init__(self, bus: Bus, mongo: str, **settings: Any) -> None:
         self.bus = bus
-        where = {"home": bus.home.path, "nats_url": bus.url}
+        where = {"home": bus.home.path, "nats_url": bus.url, **settings}
         self.broker = build_broker(BrokerSettings(**where))
         self.auth = build_auth(AuthSettings(**where))
         self.policy = build_policy(PolicySettings(**where))
@@ -78,6 +81,10 @@ class Platform:
         return [self.broker, self.auth, self.policy, self.runtime, self.audit]
 
     async def open(self) -> None:
+        await self.start()
+        await self.register()
+
+    async def start(self) -> None:
         self.installer = await self.bus.connect_as("installer")
         for stream in (subjects.RUNS_STREAM, *map(subjects.events_stream, ("platform", "acme"))):
             await ensure_stream(self.installer, stream)
@@ -87,6 +94,8 @@ class Platform:
             for service in self.services:
                 while not (await service.health()).ready:
                     await asyncio.sleep(0.02)
+
+    async def register(self) -> None:
         await self.ask("auth", "create-tenant", name="Acme")
         await self.ask("auth", "define-role", name="reader", inherits=[], permissions=[])
         await self.ask("auth", "define-role", name="administrator", **READS_TRAILS)
@@ -105,7 +114,9 @@ class Platform:
         return answer
 
     async def run(self, handle: str, number: int) -> Run:
-        user = self.people[handle].user
+        return await self.run_of(self.people[handle].user, number)
+
+    async def run_of(self, user: str, number: int) -> Run:
         run = accepted(user, number)
         run.start(at=AT)
         authorize(run, "acme", user, PermitSigner(read_hex_secret(self.bus.home.secrets / "permit.key")))

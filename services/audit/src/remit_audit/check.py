@@ -75,14 +75,17 @@ class TenantCheck:
 
     def check_stores(self, stores_dir: Path, reader: LedgerReader | None, *, stopped: bool) -> None:
         """Compare the stores that are files here; `stores` says whose they are."""
-        heads = self._heads
         for copy in stores_of(stores_dir, self.tenant, SERVICES):
             self.add(copy.compare(reader, stopped=stopped))
-            self.pending += max(0, copy.last - heads.get(copy.service, 0))
+            self.count_pending(copy.service, copy.last)
             self.stores.add(copy.service)
         if stopped:
-            gone = sorted(heads.keys() - self.stores)
+            gone = sorted(self._heads.keys() - self.stores)
             self.add(Finding("store", "file.damaged", f"the store of {service} is gone", service) for service in gone)
+
+    def count_pending(self, service: str, last: int) -> None:
+        """What a service has stored up to number `last` and the checked ledger does not have."""
+        self.pending += max(0, last - self._heads.get(service, 0))
 
     def check_effects(self, reader: LedgerReader, verifier: PermitVerifier, keys: Keys) -> None:
         """Check every effect in the ledger against its permit."""

@@ -80,6 +80,7 @@ class CopyCheck:
             check.heads.add(service)
             notes.append(f"{check.tenant}: the store of {service} was compared by its head only")
             number, digest = heads[service]
+            check.count_pending(service, number)
             known = await asyncio.to_thread(reader.hash_of, service, number) if number else None
             if known not in (None, digest):
                 reason = f"its log's head is {digest.hex()}, and the ledger has {known.hex() if known else ''}"
