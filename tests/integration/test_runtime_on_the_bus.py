@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from uuid import UUID, uuid4
 
 import msgspec
 import orjson
@@ -22,7 +23,11 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from remit_agent_runtime.__main__ import build
+from remit_agent_runtime.fairness import FairGate
+from remit_agent_runtime.jobs import Jobs
+from remit_agent_runtime.queue import RunQueue
 from remit_agent_runtime.settings import AgentRuntimeSettings
+from remit_agent_runtime.worker import Cancellation
 from remit_chassis.permits import PermitSigner
 from remit_chassis.service import Service
 from remit_chassis.settings import read_hex_secret
@@ -290,6 +295,36 @@ async def test_jobs_leave_the_work_queue_when_their_runs_have_ended(bus: Bus) ->
         async with asyncio.timeout(10):
             while (await service.nc.jetstream().stream_info("RUNS")).state.messages:
                 await asyncio.sleep(0.02)
+
+
+async def test_runs_that_were_accepted_leave_room_for_their_own_jobs(bus: Bus) -> None:
+    worked: set[UUID] = set()
+    all_worked = asyncio.Event()
+
+    async def work(tenant: str, run_id: UUID, cancellation: Cancellation) -> None:
+        worked.add(run_id)
+        if len(worked) == 2:
+            all_worked.set()
+
+    nc = await bus.connect_as("agent-runtime")
+    turns = FairGate(in_flight=2, in_flight_per_user=2)
+    queue = RunQueue(work=work, turns=turns, limit=2, limit_per_user=2)
+    jobs = Jobs(nc=lambda: nc, queue=queue, limit=2)
+    runs = {uuid4(), uuid4()}
+    for run_id in runs:
+        queue.admit(TENANT, USER, run_id)
+        await jobs.publish(TENANT, USER, "analyst", run_id)
+    consuming = asyncio.create_task(jobs.consume())
+    try:
+        async with asyncio.timeout(20):
+            await all_worked.wait()
+    finally:
+        await jobs.close()
+        consuming.cancel()
+        await asyncio.wait([consuming])
+        await queue.close()
+        await nc.close()
+    assert worked == runs
 
 
 async def test_a_job_that_names_no_run_does_not_stop_the_queue(bus: Bus) -> None:

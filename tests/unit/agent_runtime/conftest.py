@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from unit.agent_runtime.runtime import Runtime
 from unit.agent_runtime.world import World, world_in
 
 
@@ -15,3 +16,11 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     with world_in(tmp_path) as made:
         yield made
         await made.store.close()
+
+
+@pytest.fixture
+async def runtime(world: World, tmp_path: Path) -> AsyncIterator[Runtime]:
+    """All behind the handlers, in that world."""
+    made = Runtime(world, tmp_path)
+    yield made
+    await made.queue.close()

@@ -209,8 +209,9 @@ class World:
         return run.id
 
     async def events(self) -> list[Any]:
-        """All events of the store, decoded."""
-        return [await self.store.decode(envelope) for envelope in await self.store.read(1, 10_000)]
+        """All events of the store, decoded: from the database, for what is read from memory may be a moment older."""
+        stored = await self.store._read(lambda recorder: recorder.select_envelopes(1, 10_000))
+        return [await self.store.decode(envelope) for envelope in stored]
 
     async def load(self, run_id: UUID) -> Run:
         return await self.store.load(Run, run_id)

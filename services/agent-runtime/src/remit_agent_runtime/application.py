@@ -166,6 +166,7 @@ class Runs:
             await hand.save()
         except (Conflict, RunHasEnded):
             return await self._stores.of(caller.tenant).load(Run, run.id)
+        self._queue.withdraw(run.id)
         return run
 
     async def list_own(self, caller: Caller, limit: int) -> RunsListed:

@@ -74,9 +74,12 @@ class RunInHand:
         await self.save_later().done()
 
     async def settle(self) -> None:
-        """Wait for a save that a cancellation left under way, so that the next one follows it."""
-        if self._saving is not None and not self._saving.done():
-            await asyncio.wait([self._saving])
+        """Wait for a save that was left under way, so that the next one follows it.
+
+        Raises what the last save failed with: the versions that it did not store would be missing before the next.
+        """
+        if self._saving is not None:
+            await asyncio.shield(self._saving)
 
     async def announce(self, events: Sequence[CanMutateAggregate[Any]]) -> None:
         """Tell whoever watches."""

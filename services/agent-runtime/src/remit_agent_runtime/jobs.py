@@ -106,7 +106,8 @@ class Jobs:
     async def _fetch(self, subscription: Any) -> list[Msg]:
         from nats.errors import TimeoutError as NothingYet
 
-        room = min(BATCH, self._limit - len(self._queue))
+        # Runs that only keep a place wait for their jobs: counted here, they would keep these out.
+        room = min(BATCH, self._limit - self._queue.in_line)
         if room <= 0:
             await asyncio.sleep(PAUSE_SECONDS)
             return []

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
+from functools import partial
 from typing import Any, TypeVar
 
 R = TypeVar("R")
@@ -42,19 +43,16 @@ class CpuMetered(Coroutine[Any, Any, R]):
 
 
 def _steps(metered: CpuMetered[R]) -> Generator[Any, Any, R]:
-    value: Any = None
+    step: Callable[[], Any] = partial(metered.send, None)
     while True:
         try:
-            yielded = metered.send(value)
+            yielded = step()
         except StopIteration as ended:
             result: R = ended.value
             return result
         try:
             value = yield yielded
-        except BaseException as fault:
-            try:
-                yielded = metered.throw(fault)
-            except StopIteration as ended:
-                late: R = ended.value
-                return late
-            value = yield yielded
+        except BaseException as fault:  # a second one too: the coroutine must hear of every cancellation
+            step = partial(metered.throw, fault)
+        else:
+            step = partial(metered.send, value)

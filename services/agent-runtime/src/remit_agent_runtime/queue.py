@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 from uuid import UUID
@@ -20,6 +20,8 @@ from remit_agent_runtime.worker import Cancellation
 from remit_contracts.errors import Absent, Overloaded
 
 RETRY_AFTER_SECONDS: Final = 5.0
+CANCEL_AGAIN_SECONDS: Final = 2.0
+"""Longer than a worker waits for its agent's end."""
 
 Work = Callable[[str, UUID, Cancellation], Awaitable[None]]
 
@@ -63,6 +65,16 @@ class RunQueue:
     def __contains__(self, run_id: UUID) -> bool:
         return run_id in self._in_hand
 
+    @property
+    def in_line(self) -> int:
+        """Runs that are worked on or wait for their turn; the others in hand keep a place until their job comes."""
+        return sum(held.task is not None for held in self._in_hand.values())
+
+    def has_in_line(self, run_id: UUID) -> bool:
+        """Whether the run is one of those."""
+        held = self._in_hand.get(run_id)
+        return held is not None and held.task is not None
+
     def admit(self, tenant: str, user: str, run_id: UUID) -> None:
         """Keep a place for a run that is about to be accepted; raises Overloaded when there is none."""
         key = (tenant, user)
@@ -78,7 +90,7 @@ class RunQueue:
         self._hold(key, run_id)
 
     def withdraw(self, run_id: UUID) -> None:
-        """Give the place back: the run was not accepted."""
+        """Give the place back, unless the run is in line: it was not accepted, or ended before its job came."""
         held = self._in_hand.get(run_id)
         if held is not None and held.task is None:
             self._let_go(run_id)
@@ -98,9 +110,8 @@ class RunQueue:
         held = self._in_hand.get(run_id)
         if held is None or held.task is None:
             return False
-        held.cancellation.by = by
-        held.task.cancel()
-        await asyncio.wait([held.task])
+        held.cancellation.by = held.cancellation.by or by
+        await _end([(held.task, held.cancellation)])
         return held.cancellation.recorded
 
     async def keep_jobs(self) -> None:
@@ -112,10 +123,7 @@ class RunQueue:
     async def close(self) -> None:
         """Stop all work without ending any run: they are taken up again at the next start."""
         self._closed = True
-        tasks = [held.task for held in self._in_hand.values() if held.task]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _end([(held.task, held.cancellation) for held in self._in_hand.values() if held.task])
 
     async def _take_turn(self, tenant: str, run_id: UUID, held: _InHand) -> None:
         ended = False
@@ -154,3 +162,12 @@ class RunQueue:
         self._per_user[held.fair_key] -= 1
         if not self._per_user[held.fair_key]:
             del self._per_user[held.fair_key]
+
+
+async def _end(work: Sequence[tuple[asyncio.Task[None], Cancellation]]) -> None:
+    """Cancel, and again, should one be swallowed; a worker that records a run's end is left to do it."""
+    while unended := [(task, cancellation) for task, cancellation in work if not task.done()]:
+        for task, cancellation in unended:
+            if not cancellation.heard:
+                task.cancel()
+        await asyncio.wait([task for task, _ in unended], timeout=CANCEL_AGAIN_SECONDS)

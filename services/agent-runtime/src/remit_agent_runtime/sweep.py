@@ -45,7 +45,10 @@ class Sweep:
             await asyncio.sleep(INTERVAL_SECONDS)
 
     async def once(self, *, quiet_seconds: float) -> int:
-        """Put every owed run in line that nobody has and whose last event is that old; returns how many."""
+        """Put every owed run in line that is in none and whose last event is that old; returns how many.
+
+        A run that only keeps its place is among them: its job may be lost.
+        """
         found = 0
         stores = self._stores()
         for tenant in await asyncio.to_thread(stores.tenants):
@@ -53,7 +56,7 @@ class Sweep:
             await owed.catch_up()
             before = self._clock() - timedelta(seconds=quiet_seconds)
             for run_id, run in list(owed.runs.items()):
-                if run_id not in self._queue and datetime.fromisoformat(run.last_event_at) <= before:
+                if not self._queue.has_in_line(run_id) and datetime.fromisoformat(run.last_event_at) <= before:
                     self._queue.put(tenant, run.user, run_id)
                     found += 1
         if found:

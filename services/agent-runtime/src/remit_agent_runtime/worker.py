@@ -3,6 +3,9 @@
 What ends a run: its agent's answer, a refusal, a spent budget, its time, a divergence, a cancellation, or a bug of
 ours. What does not: a store that cannot be written, a conflict, the end of this process. Such a run stays owed, and is
 taken up again.
+
+An agent is a task of its own, because it may not hear of its end: Python 3.11's `wait_for`, which client libraries use,
+can swallow a cancellation, and task groups then wait for ever. It is left behind, and finds every gate shut.
 """
 
 from __future__ import annotations
@@ -27,6 +30,9 @@ from remit_contracts.errors import Refusal
 MAX_ATTEMPTS: Final = 10
 """A run that was taken up this often without an end is ended: it may be what ends the process."""
 
+TIDY_SECONDS: Final = 1.0
+"""How long an agent that is told to end is waited for."""
+
 RunAgent = Callable[[RunInHand, Mapping[str, ToolDescriptor]], Awaitable[str]]
 """Lets the agent go and gives its answer: `loop.run_agent` with the gate bound."""
 
@@ -50,10 +56,11 @@ class Stores(Protocol):
 class Cancellation:
     """Whether somebody asked for a run's end: `by`, set before its task is cancelled, so that a shutdown is told apart.
 
-    `recorded` is set once the end is stored.
+    `heard` is set when the worker begins to record the end, which must not be disturbed, `recorded` once it is stored.
     """
 
     by: str = ""
+    heard: bool = False
     recorded: bool = False
 
 
@@ -74,11 +81,13 @@ class Worker:
         self._run_agent = run_agent
         self._clock = clock
         self._announce = announce
+        self._left_behind: set[asyncio.Task[str]] = set()
 
     async def work(self, tenant: str, run_id: UUID, cancellation: Cancellation) -> None:
         """Bring the run to its end; returns at once when it has ended.
 
-        Raises what leaves it owed: Conflict, Unavailable, Overloaded (of the store), CancelledError at shutdown.
+        Raises what leaves it owed: Conflict, Unavailable, Overloaded (of the store), CancelledError at shutdown, and
+        when it was cancelled before it had the run.
         """
         hand = await self.take(tenant, run_id)
         if hand.run.has_ended:
@@ -88,9 +97,11 @@ class Worker:
         except asyncio.CancelledError:
             if not cancellation.by:
                 raise
+            cancellation.heard = True
             await hand.settle()
-            hand.run.cancel(by=cancellation.by, cpu_seconds=hand.cpu_seconds, at=self._clock())
-            await hand.save()
+            if not hand.run.has_ended:  # else the save that was under way was its end
+                hand.run.cancel(by=cancellation.by, cpu_seconds=hand.cpu_seconds, at=self._clock())
+                await hand.save()
             cancellation.recorded = True
 
     async def take(self, tenant: str, run_id: UUID) -> RunInHand:
@@ -111,10 +122,8 @@ class Worker:
         seconds = float(run.limits.get("seconds", 300.0))
         error: dict[str, Any]
         try:
-            async with asyncio.timeout(seconds):
-                answer = await metered
+            answer = await self._answer(metered, seconds)
         except TimeoutError:
-            await hand.settle()
             error = {"code": "run.out_of_time", "reason": f"it ran longer than the {seconds:g} s that its agent may"}
         except (RunError, Diverged) as fault:
             error = {"code": fault.code, "reason": str(fault)}
@@ -125,6 +134,25 @@ class Worker:
             await hand.save()
             return
         await self._fail(hand, error, metered.cpu_seconds)
+
+    async def _answer(self, agent: CpuMetered[str], seconds: float) -> str:
+        """What the agent gives within that time; raises what it raises, TimeoutError, and CancelledError."""
+        task = asyncio.create_task(agent)
+        try:
+            async with asyncio.timeout(seconds):
+                await asyncio.wait([task])
+        finally:
+            if not task.done():
+                self._left_behind.add(task)
+                task.add_done_callback(self._ended_late)
+                task.cancel()
+                await asyncio.wait([task], timeout=TIDY_SECONDS)
+        return task.result()
+
+    def _ended_late(self, task: asyncio.Task[str]) -> None:
+        self._left_behind.discard(task)
+        if not task.cancelled():
+            task.exception()  # retrieved: what it died of is the end that its run has already
 
     async def _agent(self, hand: RunInHand) -> str:
         try:
@@ -143,6 +171,7 @@ class Worker:
             raise AgentFailed({"code": "internal", "reason": reason}) from None
 
     async def _fail(self, hand: RunInHand, error: dict[str, Any], cpu_seconds: float) -> None:
+        await hand.settle()
         shaped = {"code": error["code"], "reason": error["reason"], "decision_id": error.get("decision_id")}
         hand.run.fail(error=shaped, cpu_seconds=cpu_seconds, at=self._clock())
         await hand.save()
