@@ -66,6 +66,30 @@ async def test_a_denied_invocation_is_denied_whether_or_not_the_agent_exists(run
     assert len(runtime.queue) == 0
 
 
+@pytest.mark.parametrize("code", ["policy.directory_unavailable", "policy.engine_unreachable"])
+async def test_a_new_run_waits_while_what_policy_needs_restarts(runtime: Runtime, code: str) -> None:
+    services = runtime.world.services
+    services.denied, services.denied_with = {"analyst": "away"}, code
+
+    def back_again(verb: str) -> None:
+        if len(services.asked) > 2:
+            services.denied = {}
+
+    services.before_answer = back_again
+    assert (await runtime.start()).status == "accepted"
+    assert (await runtime.world.events())[0].decision["decision_id"] == "d-3"
+
+
+async def test_a_new_run_is_refused_when_nobody_comes_back_to_decide(runtime: Runtime) -> None:
+    services = runtime.world.services
+    services.denied, services.denied_with = {"analyst": "away"}, "policy.directory_unavailable"
+    runtime.runs._patience_seconds = 0.3
+    with pytest.raises(Denied) as refused:
+        await runtime.start()
+    assert refused.value.refusal_code == "policy.directory_unavailable"
+    assert (len(services.asked), len(runtime.queue), await runtime.world.events()) == (2, 0, [])
+
+
 async def test_an_agent_that_is_not_there_is_absent_and_leaves_nothing(runtime: Runtime) -> None:
     with pytest.raises(Absent):
         await runtime.start(agent="nobody")

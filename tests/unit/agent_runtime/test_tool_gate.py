@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from unit.agent_runtime.world import DESK, SQL, TENANT, USER, World, kinds
 
-from remit_agent_runtime import facts
+from remit_agent_runtime import facts, patience
 from remit_agent_runtime.domain import BudgetSpent
 from remit_agent_runtime.model_gate import Diverged
-from remit_agent_runtime.tool_gate import ToolChanged, ToolGate
+from remit_agent_runtime.tool_gate import NEW_DECISIONS, ToolChanged, ToolGate
 from remit_agent_runtime.tool_host_client import ToolCall, ToolHostLost, ToolOutcome
-from remit_contracts.errors import Conflict, Denied, MalformedCommand, Unavailable
+from remit_contracts.errors import Conflict, Denied, MalformedCommand, Refusal, Unavailable
 from remit_contracts.permits import args_digest
 
 ARGUMENTS = {"sql": "SELECT 1"}
@@ -103,6 +103,127 @@ async def test_policy_is_asked_again_while_it_restarts(world: World) -> None:
     world.services.before_answer = back_again
     gate = ToolGate(ask=world.services.ask, host=world.host, turns=world.turns, patience_seconds=5.0)
     assert (await gate.call(await world.hand(), SQL, ARGUMENTS)).outcome == "completed"
+
+
+@pytest.mark.parametrize("code", ["policy.directory_unavailable", "policy.engine_unreachable"])
+async def test_policy_is_asked_again_while_what_it_needs_restarts(world: World, code: str) -> None:
+    world.services.denied, world.services.denied_with = {"sql": "away"}, code
+
+    def back_again(verb: str) -> None:
+        if len(world.services.asked) > 2:
+            world.services.denied = {}
+
+    world.services.before_answer = back_again
+    gate = ToolGate(ask=world.services.ask, host=world.host, turns=world.turns, patience_seconds=5.0)
+    assert (await gate.call(await world.hand(), SQL, ARGUMENTS)).outcome == "completed"
+    assert len(world.services.asked) == 3
+    assert kinds(await world.events())[-2:] == ["ToolCallAuthorized", "ToolCallCompleted"]
+
+
+async def test_patience_has_an_end_and_few_questions(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.services.denied, world.services.denied_with = {"sql": "away"}, "policy.directory_unavailable"
+    now = 0.0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(patience.time, "monotonic", lambda: now)
+    monkeypatch.setattr(patience.asyncio, "sleep", sleep)
+    gate = ToolGate(ask=world.services.ask, host=world.host, turns=world.turns, patience_seconds=10.0)
+    returned = await gate.call(await world.hand(), SQL, ARGUMENTS)
+    assert returned.error == {"code": "policy.directory_unavailable", "reason": "away", "decision_id": "d-8"}
+    assert 9 < now <= 10
+    assert world.host.calls == []
+
+
+async def test_a_denial_that_policy_decided_is_not_asked_again(world: World) -> None:
+    world.services.denied = {"sql": "no role grants it"}
+    gate = ToolGate(ask=world.services.ask, host=world.host, turns=world.turns, patience_seconds=5.0)
+    assert (await gate.call(await world.hand(), SQL, ARGUMENTS)).outcome == "denied"
+    assert len(world.services.asked) == 1
+
+
+def too_early(world: World, *times: int) -> None:
+    """The tool host is younger than the permits of these calls, counted from 1."""
+
+    def answer(call: ToolCall) -> ToolOutcome:
+        if len(world.host.calls) in times:
+            return ToolOutcome(ok=False, error={"code": "permit.before_start", "reason": "ask for a new decision"})
+        return ToolOutcome(ok=True, content=call.idempotency_key)
+
+    world.host.answers["sql"] = answer
+
+
+async def test_a_permit_older_than_the_tool_host_is_a_failure_on_record_and_the_call_is_decided_anew(
+    world: World,
+) -> None:
+    too_early(world, 1)
+    hand = await world.hand()
+    returned = await world.gate.call(hand, SQL, ARGUMENTS)
+    assert (returned.outcome, returned.ordinal, returned.content) == ("completed", 2, f"{hand.run.run_id}:2")
+    assert kinds(await world.events())[-4:] == ["ToolCallAuthorized", "ToolCallCompleted"] * 2
+    assert [(call.permit, call.idempotency_key) for call in world.host.calls] == [
+        ("permit-1", f"{hand.run.run_id}:1"),
+        ("permit-2", f"{hand.run.run_id}:2"),
+    ]
+    assert [call.outcome for call in hand.run.tool_calls] == ["failed", "completed"]
+
+
+async def test_a_replay_passes_over_what_came_too_early_as_the_run_did(world: World) -> None:
+    too_early(world, 1, 2)
+    hand = await world.hand()
+    returned = await world.gate.call(hand, SQL, ARGUMENTS)
+    again = await world.worker.take(TENANT, hand.run.id)
+    world.host.calls.clear()
+    assert await world.gate.call(again, SQL, ARGUMENTS) == returned
+    assert world.host.calls == []
+    assert again.tool_calls_made == 3
+
+
+async def test_a_crash_before_the_new_decision_lets_the_replay_make_it(world: World) -> None:
+    too_early(world, 1)
+    hand = await world.hand(limits={"model_calls": 5, "tool_calls": 1, "seconds": 5})
+    assert (await world.gate.call(hand, SQL, ARGUMENTS)).outcome == "failed"  # the budget has no other call
+    again = await world.worker.take(TENANT, hand.run.id)
+    again.run.agent["limits"]["tool_calls"] = 5
+    assert (await world.gate.call(again, SQL, ARGUMENTS)).ordinal == 2
+
+
+async def test_a_permit_that_always_comes_too_early_is_decided_anew_a_few_times_only(world: World) -> None:
+    too_early(world, *range(1, 100))
+    hand = await world.hand()
+    returned = await world.gate.call(hand, SQL, ARGUMENTS)
+    assert (returned.outcome, returned.error and returned.error["code"]) == ("failed", "permit.before_start")
+    assert len(hand.run.tool_calls) == 1 + NEW_DECISIONS
+    again = await world.worker.take(TENANT, hand.run.id)
+    assert await world.gate.call(again, SQL, ARGUMENTS) == returned
+
+
+async def test_a_lease_that_the_broker_refuses_for_its_restart_is_decided_anew(world: World) -> None:
+    world.services.refuses_lease = Refusal("ask for a new decision", code="lease.permit_before_start")
+
+    def once(verb: str) -> None:
+        if [asked for asked, _ in world.services.asked].count("lease") > 1:
+            world.services.refuses_lease = None
+
+    world.services.before_answer = once
+    hand = await world.hand()
+    assert (await world.gate.call(hand, DESK, {"airport": "JFK"})).outcome == "completed"
+    assert [call.idempotency_key for call in world.host.calls] == [f"{hand.run.run_id}:2"]
+
+
+async def test_the_broker_is_asked_again_while_it_restarts(world: World) -> None:
+    world.services.refuses_lease = Unavailable("nobody answers credential-broker.lease")
+
+    def back_again(verb: str) -> None:
+        if [asked for asked, _ in world.services.asked].count("lease") > 2:
+            world.services.refuses_lease = None
+
+    world.services.before_answer = back_again
+    gate = ToolGate(ask=world.services.ask, host=world.host, turns=world.turns, patience_seconds=5.0)
+    assert (await gate.call(await world.hand(), DESK, {"airport": "JFK"})).outcome == "completed"
+    assert len(world.host.calls) == 1
 
 
 async def test_an_allowed_decision_without_a_permit_is_no_permission(world: World) -> None:

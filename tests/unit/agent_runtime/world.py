@@ -95,6 +95,7 @@ class OtherServices:
     def __init__(self) -> None:
         self.asked: list[tuple[str, Any]] = []
         self.denied: dict[str, str] = {}
+        self.denied_with = "policy.no_grant"
         self.refuses_lease: Refusal | None = None
         self.policy_is_silent: Exception | None = None
         self.before_answer: Callable[[str], Any] = lambda verb: None
@@ -124,7 +125,7 @@ class OtherServices:
             decision=refused is None,
             context=fast_decisions.AnswerContext(
                 decision_id=f"d-{number}",
-                reasons=(fast_decisions.Reason("policy.no_grant", refused),) if refused else (),
+                reasons=(fast_decisions.Reason(self.denied_with, refused),) if refused else (),
                 obligations=(fast_decisions.Obligation("max_rows", {"limit": 5}),) if is_call else (),
                 bundle_digest="b" * 64,
                 data_revision="r1",

@@ -20,6 +20,7 @@ from remit_agent_runtime.domain import Run, RunHasEnded
 from remit_agent_runtime.inhand import Announce, RunInHand
 from remit_agent_runtime.jobs import Jobs
 from remit_agent_runtime.models import Models
+from remit_agent_runtime.patience import nobody_decided, patiently
 from remit_agent_runtime.projections import RunLists
 from remit_agent_runtime.queue import RunQueue
 from remit_agent_runtime.tool_gate import Ask
@@ -32,6 +33,8 @@ from remit_contracts.identity import Caller, data_key_scope
 from remit_contracts.runs import AgentRow, AgentsListed, RunsListed, RunStarted, RunView, StartRun
 
 CANCEL_ATTEMPTS = 5
+PATIENCE_SECONDS = 3.0
+"""How long a new run waits for policy, or what policy needs, to be back: well within what its client waits."""
 
 
 class Catalog(Protocol):
@@ -56,6 +59,7 @@ class Runs:
         ask: Ask,
         clock: Callable[[], datetime],
         announce: Announce | None = None,
+        patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         self._stores = stores
         self._queue = queue
@@ -66,6 +70,7 @@ class Runs:
         self._ask = ask
         self._clock = clock
         self._announce = announce
+        self._patience_seconds = patience_seconds
         self._lists = RunLists()
 
     async def start(self, command: StartRun, caller: Caller) -> RunStarted:
@@ -113,7 +118,11 @@ class Runs:
 
     async def _new_run(self, command: StartRun, caller: Caller, run_id: UUID) -> Run:
         """Decided and bound; not stored yet."""
-        decision = await self._decide(caller, "agent.invoke", "agent", command.agent, run_id.hex)
+        decision = await patiently(
+            lambda: self._decide(caller, "agent.invoke", "agent", command.agent, run_id.hex),
+            seconds=self._patience_seconds,
+            away=nobody_decided,
+        )
         decision.required()
         tools = {tool.id: tool for tool in self._catalog.descriptors(caller.tenant)}
         definition = self._agents.get(caller.tenant, command.agent, tools=tools)

@@ -5,27 +5,32 @@
 
 A denial is recorded as ToolCallDenied and nothing else happens. An outcome that nobody knows is ToolCallUnknown, and
 the call is never made again. What the journal already holds is answered from there.
+
+A permit that is older than the tool host or the broker, because that restarted in between, calls nothing: this is a
+failure on record, and the same call is decided anew under the next ordinal.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
+from remit_agent_runtime.domain import BudgetSpent
 from remit_agent_runtime.facts import ToolCall as JournaledCall
 from remit_agent_runtime.fairness import FairGate
 from remit_agent_runtime.inhand import RunInHand
 from remit_agent_runtime.model_gate import Diverged
+from remit_agent_runtime.patience import nobody_decided, patiently
 from remit_agent_runtime.tool_host_client import OutcomeUnknown, ToolCall, ToolOutcome
+from remit_agent_runtime.toolhost.admission import BEFORE_START
 from remit_agent_runtime.toolhost.catalog import ToolDescriptor
 from remit_contracts.errors import Refusal, Unavailable
 from remit_contracts.fast_decisions import DecisionAnswer, DecisionContext, ask
 from remit_contracts.fast_leases import LeaseAnswer, LeaseRequest
-from remit_contracts.leases import CONNECTION_SCOPE
+from remit_contracts.leases import CONNECTION_SCOPE, PERMIT_BEFORE_START
 from remit_contracts.permits import args_digest
 
 DEADLINE_SECONDS: Final = 30.0
@@ -33,9 +38,11 @@ DEADLINE_SECONDS: Final = 30.0
 DECIDE_SECONDS: Final = 2.0
 """How long one question to policy may take."""
 PATIENCE_SECONDS: Final = 10.0
-"""How long policy is asked again when it is away, as while it restarts; then there is no call."""
-PAUSE_SECONDS: Final = 0.25
+"""How long policy is asked again when it, or what it needs, is away, as while it restarts; then there is no call. The
+broker too: a permit is good for a little longer."""
 LEASE_SECONDS: Final = 2.0
+NEW_DECISIONS: Final = 2
+"""How often a call whose permit came too early is decided anew."""
 
 
 class ToolChanged(Refusal):
@@ -99,12 +106,23 @@ class ToolGate:
                     await self._none_open.wait()
 
     async def call(self, hand: RunInHand, tool: ToolDescriptor, arguments: dict[str, Any]) -> ToolReturn:
-        """Make the run's next tool call, or answer it from the journal.
+        """Make the run's next tool call, or answer it from the journal; made anew while its permit came too early.
 
         Raises Diverged, BudgetSpent, Overloaded (nothing was recorded), ToolChanged, MalformedCommand (arguments that
         are no plain JSON), and what a save raises: after that the run in hand is stale.
         """
         digest = args_digest(arguments)
+        returned = await self._once(hand, tool, arguments, digest)
+        for _ in range(NEW_DECISIONS):
+            if not _came_too_early(returned) or not _goes_on_with(hand, tool.id, digest):
+                break
+            try:
+                returned = await self._once(hand, tool, arguments, digest)
+            except BudgetSpent:
+                break
+        return returned
+
+    async def _once(self, hand: RunInHand, tool: ToolDescriptor, arguments: dict[str, Any], digest: str) -> ToolReturn:
         if (recorded := _recorded(hand, tool.id, digest)) is not None:
             return recorded
         frozen = hand.run.bindings.get("tools", {}).get(tool.id)
@@ -215,25 +233,26 @@ class ToolGate:
             ),
         )
         payload = request.to_bytes()
-        give_up_at = time.monotonic() + self._patience_seconds
-        while True:
-            try:
-                answer = await self._ask(
-                    hand.tenant, hand.user, "policy", "decide", payload, timeout_seconds=DECIDE_SECONDS
-                )
-            except Unavailable:
-                if time.monotonic() >= give_up_at:
-                    raise
-                await asyncio.sleep(PAUSE_SECONDS)
-            else:
-                return DecisionAnswer.from_bytes(answer)
+
+        async def ask_policy() -> DecisionAnswer:
+            answer = await self._ask(
+                hand.tenant, hand.user, "policy", "decide", payload, timeout_seconds=DECIDE_SECONDS
+            )
+            return DecisionAnswer.from_bytes(answer)
+
+        return await patiently(ask_policy, seconds=self._patience_seconds, away=nobody_decided)
 
     async def _lease(self, hand: RunInHand, tool: ToolDescriptor, permit: str) -> LeaseAnswer:
         request = LeaseRequest(permit=permit, tool=tool.id, connection=tool.connection or "", run=hand.run.run_id)
-        payload = await self._ask(
-            hand.tenant, hand.user, "credential-broker", "lease", request.to_bytes(), timeout_seconds=LEASE_SECONDS
-        )
-        return LeaseAnswer.from_bytes(payload)
+        payload = request.to_bytes()
+
+        async def ask_broker() -> LeaseAnswer:
+            answer = await self._ask(
+                hand.tenant, hand.user, "credential-broker", "lease", payload, timeout_seconds=LEASE_SECONDS
+            )
+            return LeaseAnswer.from_bytes(answer)
+
+        return await patiently(ask_broker, seconds=self._patience_seconds)
 
     async def _denied(
         self,
@@ -294,6 +313,17 @@ def _recorded(hand: RunInHand, tool: str, digest: str) -> ToolReturn | None:
         )
     hand.tool_calls_made += 1
     return returned_from(recorded)
+
+
+def _came_too_early(returned: ToolReturn) -> bool:
+    """Whether nothing was called because tool host or broker is younger than the permit."""
+    return returned.outcome == "failed" and (returned.error or {}).get("code") in (BEFORE_START, PERMIT_BEFORE_START)
+
+
+def _goes_on_with(hand: RunInHand, tool: str, digest: str) -> bool:
+    """Whether the run's next call is this one again: it is yet to be made, or the journal has it."""
+    following = hand.run.tool_calls[hand.tool_calls_made : hand.tool_calls_made + 1]
+    return all((call.tool, call.args_digest) == (tool, digest) for call in following)
 
 
 def _scopes(tool: ToolDescriptor) -> tuple[str, ...]:
