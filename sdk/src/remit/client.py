@@ -50,18 +50,20 @@ class Client:
         self._timeout_seconds = timeout_seconds
         self._violations = Violations()
         self._nats: Nats | None = None
+        self._dialled: Nats | None = None
 
     async def __aenter__(self) -> Self:
         from nats import errors
         from nats.aio.client import Client as Nats
 
-        nc = Nats()
+        nc = self._dialled = Nats()
         try:
             await nc.connect(
                 self._url,
                 token=self._token,
                 inbox_prefix=subjects.user_inbox(self.session.caller),
-                error_cb=self._violations.heard,
+                error_cb=self._heard,
+                reconnected_cb=self._let_in_again,
                 max_reconnect_attempts=5,
                 reconnect_time_wait=1,
                 connect_timeout=10,  # the bus itself waits 2 s for the auth service
@@ -70,9 +72,10 @@ class Client:
             self._nats = nc
         except (errors.AuthorizationError, errors.Error) as refused:
             text = str(refused).lower()
-            if "authorization" in text or "authentication" in text:
+            if self._violations.shut_out or "authorization" in text or "authentication" in text:
                 raise NotSignedIn(
-                    "the bus refuses this token: it is expired, ended, or not for this platform"
+                    "the bus refuses this token: it is expired, ended or not for this platform, your user is disabled, "
+                    "or too many of your connections are live"
                 ) from None
             raise Unavailable(f"no bus at {self._url}: {refused}") from None
         except OSError as fault:
@@ -115,8 +118,10 @@ class Client:
             except errors.NoRespondersError:
                 raise Unavailable(f"nobody answers {subject}: the service is down, or has no such verb") from None
             except errors.TimeoutError:
+                self._require_admission()
                 raise Unavailable(f"{subject} was not answered in time") from None
             except (errors.Error, OSError) as fault:
+                self._require_admission()
                 raise Unavailable(f"the connection to the bus is lost: {fault or type(fault).__name__}") from None
         body = orjson.loads(answer)
         if (
@@ -127,6 +132,23 @@ class Client:
         ):
             raise refusal_from(body)
         return answer
+
+    async def _heard(self, fault: Exception) -> None:
+        await self._violations.heard(fault)
+        nc = self._dialled
+        if self._violations.shut_out and nc and not nc.is_connected and nc._transport:
+            nc._transport.close()  # type: ignore[no-untyped-call]  # the library leaves each refused attempt's open
+
+    async def _let_in_again(self) -> None:
+        self._violations.shut_out = False
+
+    def _require_admission(self) -> None:
+        """Raises NotSignedIn when the connection is lost because the bus lets this session in no more."""
+        if self._violations.shut_out and not self.nats.is_connected:
+            raise NotSignedIn(
+                "the bus lets this session in no more: it has ended, your user is disabled, or too many of your "
+                "connections are live"
+            )
 
     async def subscribe(self, subject: str) -> Subscription:
         """Listen on a subject; raises PermissionViolation when the server refuses it."""

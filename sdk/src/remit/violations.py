@@ -28,9 +28,12 @@ class Violations:
 
     def __init__(self) -> None:
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
+        self.shut_out = False
+        """The bus has refused the credential since: whoever is cut off comes back at once, and hears this."""
 
     async def heard(self, fault: Exception) -> None:
         """The connection's error callback."""
+        self.shut_out |= "authorization violation" in str(fault).lower()
         found = _VIOLATION.search(str(fault))
         if not found:
             return
