@@ -21,6 +21,7 @@ REQUESTS: Final = "tests/integration/test_requests_under_attack.py"
 RUNS: Final = "tests/integration/test_runs_under_attack.py"
 ON_THE_BUS: Final = "tests/integration/test_runtime_on_the_bus.py"
 SERVICE: Final = "tests/integration/test_service.py"
+LIVE: Final = "tests/integration/test_auth_live_connections.py"
 CALLOUT: Final = "tests/integration/test_auth_callout.py"
 PERMISSIONS: Final = "tests/integration/test_bus_permissions.py"
 AT_WORK: Final = "tests/integration/test_bus_permissions_at_work.py"
@@ -31,6 +32,8 @@ TOOL_HTTP: Final = "tests/integration/test_toolhost_http.py"
 TRAILS: Final = "tests/integration/test_audit_trails.py"
 RELAY: Final = "tests/integration/test_relay.py"
 CONSUMER: Final = "tests/integration/test_audit_consumer.py"
+DIRECTORY: Final = "tests/unit/auth/test_application.py"
+COUNTING: Final = "tests/unit/auth/test_live_connections.py"
 LEASING: Final = "tests/unit/credential_broker/test_leasing.py"
 DECISIONS: Final = "tests/unit/policy/test_application.py"
 GATE: Final = "tests/unit/agent_runtime/test_tool_gate.py"
@@ -151,7 +154,69 @@ IDENTITY = [
         f"{AUTH}/projections.py",
         "if not member.active:",
         "if member is None:",
-        (f"{CALLOUT}::test_a_disabled_user_does_not_get_in_again_until_enabled",),
+        (f"{DIRECTORY}::test_whoever_is_admitted_is_refused_after_each_kind_of_revocation",),
+    ),
+    Mutation(
+        "a token from before a disabling is never good again",
+        1,
+        f"{AUTH}/projections.py",
+        "for session in self.sessions_of(user):",
+        "for session in ():",
+        (f"{DIRECTORY}::test_a_session_whose_end_was_not_recorded_ends_with_its_users_disabling",),
+    ),
+    Mutation(
+        "a session that is opened while its user is disabled never stands",
+        1,
+        f"{AUTH}/projections.py",
+        "if member and not member.active:",
+        "if member and member.active is None:",
+        (f"{DIRECTORY}::test_a_session_that_was_opened_while_its_user_was_disabled_never_stands",),
+    ),
+    Mutation(
+        "a disabled user's live connections are cut",
+        1,
+        f"{AUTH}/application.py",
+        "cut, left = await self._cut_off(tenant)",
+        "cut, left = 0, 0",
+        (
+            f"{LIVE}::test_disabling_cuts_every_live_connection_of_that_user_and_the_client_does_not_come_back",
+            f"{LIVE}::test_no_message_passes_once_disabling_is_answered",
+        ),
+    ),
+    Mutation(
+        "whoever could not be cut off is cut later",
+        1,
+        f"{AUTH}/cutting.py",
+        "if await self._kick(self._doomed()) == 0:",
+        "if self._doomed() is not None:",
+        (f"{CALLOUT}::test_whoever_cannot_be_cut_off_is_refused_all_the_same_and_cut_as_soon_as_it_can_be",),
+    ),
+    Mutation(
+        "only whoever would be refused is cut",
+        1,
+        f"{AUTH}/cutting.py",
+        "self._directory.admit(caller)\n            except NotAdmitted as refusal:",
+        "raise NotAdmitted('x')\n            except NotAdmitted as refusal:",
+        (f"{LIVE}::test_nobody_elses_connection_is_touched",),
+    ),
+    Mutation(
+        "who was connected before a restart is known after it",
+        1,
+        f"{AUTH}/system_account.py",
+        "self._live.surveyed(began_at, found)",
+        "self._live.surveyed(began_at, {})",
+        (
+            f"{LIVE}::test_whoever_connected_before_a_restart_is_cut_off_after_it",
+            f"{LIVE}::test_the_cap_is_not_forgotten_over_a_restart",
+        ),
+    ),
+    Mutation(
+        "the key that cuts connections does nothing else",
+        1,
+        f"{INFRA}/permissions.py",
+        'subjects.kick("*"),',
+        '"$SYS.REQ.>",',
+        (f"{PERMISSIONS}::test_each_user_may_say_exactly_what_its_row_says",),
     ),
     Mutation(
         "an ended or unknown session is not let in",
@@ -675,6 +740,28 @@ LOG = [
 ]
 
 OVERLOAD = [
+    Mutation(
+        "one user's live connections have a cap",
+        7,
+        f"{AUTH}/live_connections.py",
+        "if len(others) >= self._cap:",
+        "if len(others) < 0:",
+        (
+            f"{LIVE}::test_the_cap_holds_is_told_and_a_connection_that_ends_frees_its_place",
+            f"{COUNTING}::test_the_cap_counts_all_sessions_of_a_user_and_no_other_user",
+        ),
+    ),
+    Mutation(
+        "nobody is let in while it is not known who is connected",
+        7,
+        f"{AUTH}/live_connections.py",
+        "if not self.known:",
+        "if self.known is None:",
+        (
+            f"{COUNTING}::test_nobody_is_granted_a_place_before_the_servers_were_asked_and_after_their_line_was_lost",
+            "tests/unit/auth/test_callout.py::test_nobody_is_let_in_while_it_is_not_known_who_is_connected",
+        ),
+    ),
     Mutation(
         "a full queue refuses at admission",
         7,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -11,19 +12,26 @@ from typing import Any
 
 import nats.errors
 import pytest
-from fixtures_nats import Bus
+from fixtures_nats import Bus, seen_by_server
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from unit.auth.installations import Installation, installation
 
 from remit_auth.callout import Callout
 from remit_auth.callout_responder import CalloutResponder
+from remit_auth.cutting import Cutting
 from remit_auth.issuer import DevelopmentIssuer
+from remit_auth.live_connections import LiveConnections, Place
 from remit_auth.refusal_log import RefusalLog
 from remit_auth.settings import AuthSettings
+from remit_auth.system_account import SystemAccount
 from remit_chassis.nkeys import SignKey, XKey
 from remit_chassis.service import utc_now
+from remit_contracts import subjects
 from remit_contracts.directory import TokenIssued
+from remit_contracts.errors import Refusal, Unavailable
+from remit_contracts.identity import Caller
+from remit_contracts.messages import encode
 
 
 class Door:
@@ -34,15 +42,41 @@ class Door:
         self.at = at
         settings = AuthSettings(home=bus.home.path, nats_url=bus.url)
         log = RefusalLog()
+        live = LiveConnections(cap=8, monotonic=time.monotonic)
+        look_again = asyncio.Event()
+        self.account = SystemAccount(settings, live, look_again)
+        self.cutting = Cutting(live, at.directory, self.account, self.tell, look_again)
+        at.cut_off = self.cutting.cut
         callout = Callout(
             issuer=SignKey.read(settings.callout_issuer_file),
             xkey=XKey.read(settings.callout_xkey_file),
             verifier=at.verifier,
             directory=at.directory,
+            live=live,
+            full=self.cutting.full,
             clock=utc_now,
             log=log,
         )
-        self.responder = CalloutResponder(callout, settings, log)
+        self.responder = CalloutResponder(callout, settings, log, known=self.cutting.known)
+
+    async def tell(self, caller: Caller, refusal: Refusal) -> None:
+        async with self.bus.client("auth") as service:
+            subject = subjects.live(caller.tenant, caller.user, "refusal")
+            await service.publish(subject, encode(refusal.as_dict()))
+
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        """Open, and agreeing with the directory, until closed."""
+        await self.account.open()
+        agreeing = asyncio.ensure_future(self.cutting.run())
+        await self.responder.open()
+        try:
+            yield
+        finally:
+            await self.responder.close()
+            await self.account.close()
+            agreeing.cancel()
+            await asyncio.wait([agreeing])
 
     async def token(self, tenant: str = "acme", handle: str = "ann", ttl_seconds: int = 60) -> TokenIssued:
         return await self.at.accounts.issue_token(tenant=tenant, handle=handle, ttl_seconds=ttl_seconds)
@@ -74,9 +108,8 @@ async def door(nats_bus: Bus, tmp_path: Path) -> AsyncIterator[Door]:
         await at.accounts.create_tenant(tenant="globex", name=None)
         await at.accounts.register_user(tenant="globex", handle="gus", email=None, name=None, roles=[])
         made = Door(nats_bus, at)
-        await made.responder.open()
-        yield made
-        await made.responder.close()
+        async with made.working():
+            yield made
 
 
 async def test_a_user_asks_a_service_and_is_answered_in_the_sessions_own_inbox(door: Door) -> None:
@@ -85,7 +118,7 @@ async def test_a_user_asks_a_service_and_is_answered_in_the_sessions_own_inbox(d
 
     async with door.bus.client("auth") as service, door.client(await door.token()) as ann:
         await service.subscribe("remit.*.*.cmd.auth.*", queue="auth", cb=answer)
-        await service.flush()
+        await seen_by_server(service)
         mine = f"remit.acme.{door.user('acme', 'ann')}"
         assert (
             await ann.request(f"{mine}.cmd.auth.whoami", b"{}", timeout=5)
@@ -96,7 +129,7 @@ async def test_a_user_hears_its_own_progress_and_nobody_elses(door: Door) -> Non
     async with door.bus.client("auth") as service, door.client(await door.token()) as ann:
         mine = f"remit.acme.{door.user('acme', 'ann')}.live.directory"
         heard = await ann.subscribe(f"remit.acme.{door.user('acme', 'ann')}.live.>")
-        await ann.flush()
+        await seen_by_server(ann)
         await service.publish(f"remit.globex.{door.user('globex', 'gus')}.live.directory", b"theirs")
         await service.publish(mine, b"mine")
         message = await heard.next_msg(timeout=5)
@@ -125,6 +158,8 @@ async def test_every_foreign_publish_is_refused_by_the_server(door: Door) -> Non
             "$KV.x.y",
             "$SYS.REQ.USER.AUTH",
             "$SYS.REQ.SERVER.PING",
+            "$SYS.REQ.SERVER.PING.CONNZ",
+            "$SYS.REQ.SERVER.PING.KICK",
             "$SRV.INFO",
             "$SRV.STATS.agents",
             "$SRV.PING",
@@ -162,6 +197,7 @@ async def test_every_foreign_subscription_is_refused_by_the_server(door: Door) -
             f"agents.hb.*.acme_{gus}.*",
             "$SRV.>",
             "$SYS.>",
+            "$SYS.ACCOUNT.APP.CONNECT",
             "$JS.>",
         ]
         for subject in foreign:
@@ -209,12 +245,13 @@ async def test_everyone_who_is_refused_hears_the_same(door: Door) -> None:
     assert good.token not in door.bus.log
 
 
-async def test_a_disabled_user_does_not_get_in_again_until_enabled(door: Door) -> None:
+async def test_a_disabled_user_does_not_get_in_again_and_after_enabling_with_a_new_token_only(door: Door) -> None:
     issued = await door.token()
     await door.at.accounts.set_user_active(tenant="acme", handle="ann", active=False, reason=None)
     await door.refused(token=issued.token)
     await door.at.accounts.set_user_active(tenant="acme", handle="ann", active=True, reason=None)
-    async with door.client(issued) as ann:
+    await door.refused(token=issued.token)
+    async with door.client(await door.token()) as ann:
         assert ann.is_connected
 
 
@@ -226,6 +263,27 @@ async def test_an_ended_session_and_a_suspended_tenant_do_not_get_in(door: Door)
     await door.refused(token=gus.token)
     async with door.client(await door.token()) as ann:
         assert ann.is_connected
+
+
+async def test_whoever_cannot_be_cut_off_is_refused_all_the_same_and_cut_as_soon_as_it_can_be(door: Door) -> None:
+    cut = asyncio.Event()
+
+    async def on_disconnect() -> None:
+        cut.set()
+
+    async with door.client(await door.token(), disconnected_cb=on_disconnect) as ann:
+        await door.account.close()
+        told = await door.at.accounts.set_user_active(tenant="acme", handle="ann", active=False, reason=None)
+        assert (told.active, told.sessions_ended, told.connections_cut, told.connections_left) == (False, 1, 0, None)
+        await ann.flush()
+        assert ann.is_connected
+        await door.account.open()
+        await asyncio.wait_for(cut.wait(), 20)
+
+
+async def test_a_kick_to_a_server_that_is_not_there_is_no_success(door: Door) -> None:
+    with pytest.raises(Unavailable):
+        await door.account.kick(Place("N" * 56, 1))
 
 
 async def test_the_server_cuts_a_connection_when_its_token_expires(door: Door) -> None:

@@ -66,6 +66,13 @@ EVERYTHING = {
     "kick": "$SYS.REQ.SERVER.N1.KICK",
     "reload": "$SYS.REQ.SERVER.N1.RELOAD",
     "connections": "$SYS.REQ.SERVER.PING.CONNZ",
+    "connections of one": "$SYS.REQ.SERVER.N1.CONNZ",
+    "connections of the account": "$SYS.REQ.ACCOUNT.APP.CONNZ",
+    "servers": "$SYS.REQ.SERVER.PING",
+    "client comes": "$SYS.ACCOUNT.APP.CONNECT",
+    "client goes": "$SYS.ACCOUNT.APP.DISCONNECT",
+    "client of the callout comes": "$SYS.ACCOUNT.AUTH.CONNECT",
+    "variables": "$SYS.REQ.SERVER.PING.VARZ",
     "claims": "$SYS.REQ.CLAIMS.UPDATE",
 }
 """Something of every kind that could be said, by a short name."""
@@ -118,7 +125,7 @@ MAY_SAY = {
     | {"stream names", "stream list", "rpc audit.check", "rpc policy.info", "rpc policy.redecide"}
     | {f"rpc auth.{verb}" for verb in (*VERBS["auth"], *SHARED_VERBS)}
     | {f"rpc {service}.{verb}" for service in SERVICES for verb in ("health", "metrics")},
-    "sys": {"kick", "connections"},
+    "sys": {"kick", "connections", "connections of one", "servers"},
 }
 
 
@@ -131,7 +138,7 @@ MAY_HEAR = {
     "policy": {"live directory"} | inbox_of("policy"),
     "auth-callout": {"callout"},
     "installer": inbox_of("installer"),
-    "sys": inbox_of("sys"),
+    "sys": {"client comes", "client goes"} | inbox_of("sys"),
 }
 
 

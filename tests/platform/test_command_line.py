@@ -104,10 +104,14 @@ def test_every_copy_and_proof_is_checked(platform):
 
 
 def test_a_disabled_user_gets_no_token_and_is_enabled_again(platform):
-    assert platform.cli("users", "disable", "acme/operator").code == 0
+    before = platform.token("acme/operator")
+    told = platform.cli("users", "disable", "acme/operator", "--output", "json")
+    assert (told.code, told.json["active"], told.json["connections_left"]) == (0, False, 0)
+    assert told.json["sessions_ended"] >= 1
     assert platform.cli("token", "acme/operator", "--output", "json").code == 7
     assert platform.cli("users", "enable", "acme/operator").code == 0
-    assert platform.token("acme/operator")
+    assert platform.cli("whoami", "--token", before).code == 7
+    assert platform.cli("whoami", "--token", platform.token("acme/operator")).code == 0
 
 
 def test_roles_are_drawn_as_a_tree(platform):

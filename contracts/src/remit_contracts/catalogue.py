@@ -39,7 +39,9 @@ OPERATIONS: tuple[Operation, ...] = (
         "rpc", "auth", "protect-fields", directory.ProtectFields, directory.DirectoryChanged, "Fields that stay masked."
     ),
     Operation("rpc", "auth", "register-user", directory.RegisterUser, directory.UserRow, "A new user."),
-    Operation("rpc", "auth", "set-user-active", directory.SetUserActive, directory.UserRow, "Disable or enable."),
+    Operation(
+        "rpc", "auth", "set-user-active", directory.SetUserActive, directory.UserActivitySet, "Disable or enable."
+    ),
     Operation("rpc", "auth", "assign-role", directory.AssignRole, directory.UserRow, "Give a user a role."),
     Operation("rpc", "auth", "remove-role", directory.RemoveRole, directory.UserRow, "Take a role from a user."),
     Operation("rpc", "auth", "issue-token", directory.IssueToken, directory.TokenIssued, "Open a session."),

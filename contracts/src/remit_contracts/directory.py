@@ -13,7 +13,7 @@ about, and `system` for all that the installer does at the machine (`list-tenant
     rpc create-tenant     CreateTenant     DirectoryChanged    system
     rpc set-tenant-active SetTenantActive  DirectoryChanged    system
     rpc register-user     RegisterUser     UserRow             system
-    rpc set-user-active   SetUserActive    UserRow             system
+    rpc set-user-active   SetUserActive    UserActivitySet     system
     rpc assign-role       AssignRole       UserRow             system
     rpc remove-role       RemoveRole       UserRow             system
     rpc define-role       DefineRole       DirectoryChanged    system
@@ -128,7 +128,7 @@ class IssueToken(Command):
 
 
 class EndSession(Command):
-    """End a session: its token opens no connection any more."""
+    """End a session: its connections are cut off, and its token opens none any more."""
 
     session: Label
     reason: Text = "ended by the operator"
@@ -141,7 +141,7 @@ class CreateTenant(Command):
 
 
 class SetTenantActive(Command):
-    """Suspend the subject's tenant, or resume it."""
+    """Suspend the subject's tenant, which cuts its users off, or resume it."""
 
     active: bool
     reason: Text | None = None
@@ -157,7 +157,7 @@ class RegisterUser(Command):
 
 
 class SetUserActive(Command):
-    """Enable or disable a user."""
+    """Enable a user, or disable: sessions end for ever and live connections are cut off."""
 
     handle: UserHandle
     active: bool
@@ -244,6 +244,18 @@ class UserRow(Answer):
     handle: str
     active: bool
     roles: tuple[str, ...]
+
+
+class UserActivitySet(UserRow):
+    """A user who was disabled or enabled, and what disabling ended.
+
+    `connections_left` could not be cut off yet and are tried again until they are gone; null when the bus servers do
+    not say which there are.
+    """
+
+    sessions_ended: int = 0
+    connections_cut: int = 0
+    connections_left: int | None = 0
 
 
 class TokenIssued(Answer):

@@ -24,6 +24,12 @@ RUNS_SUBJECTS: Final = "remit.*.*.job.*"
 USER_INBOX: Final = "_INBOX"
 SERVICE_INBOX: Final = "_INBOX_SVC"
 AUTH_CALLOUT: Final = "$SYS.REQ.USER.AUTH"
+USERS_ACCOUNT: Final = "APP"
+"""The bus account of services and users."""
+CLIENT_CONNECTED: Final = f"$SYS.ACCOUNT.{USERS_ACCOUNT}.CONNECT"
+CLIENT_DISCONNECTED: Final = f"$SYS.ACCOUNT.{USERS_ACCOUNT}.DISCONNECT"
+BUS_SERVERS: Final = "$SYS.REQ.SERVER.PING"
+"""Every bus server answers with its id and the number of all."""
 
 _TOKEN = re.compile(r"[!-)+-=?-~]+", re.ASCII)  # printable ASCII without space, '*' and '>'
 _REPLY_TOKEN = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
@@ -72,6 +78,16 @@ def parse_request(subject: str) -> Request:
     if not all(map(is_label, tokens)):
         raise MalformedSubject(f"{subject!r:.120} has a token that is no identifier")
     return Request(tokens[1], tokens[2], tokens[3], tokens[4], tokens[5])
+
+
+def list_connections(server: str) -> str:
+    """Asks one bus server, or `*`, for its connections."""
+    return f"$SYS.REQ.SERVER.{server}.CONNZ"
+
+
+def kick(server: str) -> str:
+    """Asks one bus server, or `*`, to cut a connection off."""
+    return f"$SYS.REQ.SERVER.{server}.KICK"
 
 
 def is_concrete(subject: str) -> bool:

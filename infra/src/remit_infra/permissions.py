@@ -19,7 +19,8 @@ from remit_contracts.subjects import SERVICES
 INSTALLER: Final = "installer"
 CALLOUT: Final = "auth-callout"
 SYSTEM: Final = "sys"
-ACCOUNTS: Final = ("AUTH", "APP", "SYS")
+"""The key of the system account, which auth alone holds: who is connected, and cutting somebody off."""
+ACCOUNTS: Final = ("AUTH", subjects.USERS_ACCOUNT, "SYS")
 
 ANSWERS_USERS: Final = ("auth", "credential-broker", "agent-runtime", "audit")
 """Services with `cmd` verbs. Policy has none: users reach it through whoever enforces."""
@@ -72,7 +73,7 @@ def table() -> dict[str, Permissions]:
         **{service: _service(service) for service in SERVICES},
         CALLOUT: Permissions("AUTH", subscribe=(subjects.AUTH_CALLOUT,), deny_publish=(">",), responses=True),
         INSTALLER: Permissions(
-            "APP",
+            subjects.USERS_ACCOUNT,
             publish=(
                 *_asks(INSTALLER),
                 *(f"{_STREAM_API}.{call}.*" for call in ("CREATE", "UPDATE", "DELETE", "INFO")),
@@ -84,11 +85,11 @@ def table() -> dict[str, Permissions]:
         SYSTEM: Permissions(
             "SYS",
             publish=(
-                "$SYS.REQ.SERVER.PING",
-                *(f"$SYS.REQ.SERVER.PING.{what}" for what in ("HEALTHZ", "VARZ", "CONNZ", "JSZ")),
-                "$SYS.REQ.SERVER.*.KICK",
+                subjects.BUS_SERVERS,
+                subjects.list_connections("*"),
+                subjects.kick("*"),
             ),
-            subscribe=(_own_inbox(SYSTEM),),
+            subscribe=(subjects.CLIENT_CONNECTED, subjects.CLIENT_DISCONNECTED, _own_inbox(SYSTEM)),
         ),
     }
 
@@ -114,7 +115,7 @@ def _service(service: str) -> Permissions:
     if service == "audit":
         says += [f"{_STREAM_API}.NAMES", f"{_STREAM_API}.LIST", *_durable("*", service)]
         denied += _durable(subjects.RUNS_STREAM, service)  # a second consumer of a work queue takes jobs away
-    return Permissions("APP", tuple(says), tuple(hears), tuple(denied))
+    return Permissions(subjects.USERS_ACCOUNT, tuple(says), tuple(hears), tuple(denied))
 
 
 def _asks(asker: str) -> list[str]:

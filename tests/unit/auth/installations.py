@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -11,6 +11,7 @@ from itertools import count
 from pathlib import Path
 
 from remit_auth.application import Accounts
+from remit_auth.cutting import Cut
 from remit_auth.issuer import DevelopmentIssuer
 from remit_auth.projections import Directory
 from remit_auth.verifier import Verifier
@@ -25,12 +26,13 @@ START = datetime(2030, 1, 1, 9, 30, 0, 250_000, tzinfo=UTC)
 
 
 class Installation:
-    """One service's worth; `notices` are the (tenant, user, revision) that were told."""
+    """One service's worth; `notices` are the (tenant, user, revision) that were told, `cut_off` what disabling calls."""
 
     def __init__(self, home: Path, *, clock: Callable[[], datetime] | None = None) -> None:
         self.now = START
         self.clock = clock or (lambda: self.now)
         self.notices: list[tuple[str, str, int]] = []
+        self.cut_off: Callable[[str], Awaitable[Cut]] = nobody_is_connected
         self.vault = VaultFile(home / "vault.sqlite", bytes(32))
         self.issuer = DevelopmentIssuer(SEED, oidc_issuer=None)
         self.verifier = Verifier(self.issuer.public_key)
@@ -49,6 +51,7 @@ class Installation:
             directory=directory,
             issuer=self.issuer,
             notify=self._notify,
+            cut_off=self._cut_off,
             clock=self.clock,
             entropy=lambda length: next(self._serial).to_bytes(length, "big"),
         )
@@ -84,8 +87,16 @@ class Installation:
         self._readers.shutdown()
         self.vault.close()
 
+    async def _cut_off(self, tenant: str) -> Cut:
+        return await self.cut_off(tenant)
+
     async def _notify(self, tenant: str, user: str, revision: int) -> None:
         self.notices.append((tenant, user, revision))
+
+
+async def nobody_is_connected(_tenant: str) -> Cut:
+    """What cutting off says where there is no bus."""
+    return Cut(0, 0)
 
 
 @asynccontextmanager

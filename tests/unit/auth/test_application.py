@@ -11,6 +11,8 @@ import pytest
 from unit.auth.installations import Installation, installation
 
 from remit_auth.application import HandleTaken, Inactive, TenantExists
+from remit_auth.cutting import Cut
+from remit_auth.domain import Session, User
 from remit_auth.projections import NotAdmitted, TenantDirectory
 from remit_auth.roles import RoleCycle, UnknownRole
 from remit_contracts.directory import Permission, RowFilter
@@ -127,6 +129,10 @@ async def test_whoever_is_admitted_is_refused_after_each_kind_of_revocation(at: 
     with pytest.raises(NotAdmitted, match="disabled"):
         at.directory.admit(caller)
     await at.accounts.set_user_active(tenant="acme", handle="ann", active=True, reason=None)
+    with pytest.raises(NotAdmitted, match="ended"):
+        at.directory.admit(caller)
+    issued = await at.accounts.issue_token(tenant="acme", handle="ann", ttl_seconds=60)
+    caller = at.verifier.verify(issued.token, at=at.now).caller
     await at.accounts.set_tenant_active(tenant="acme", active=False, reason=None)
     with pytest.raises(NotAdmitted, match="suspended"):
         at.directory.admit(caller)
@@ -137,6 +143,62 @@ async def test_whoever_is_admitted_is_refused_after_each_kind_of_revocation(at: 
         at.directory.admit(caller)
     with pytest.raises(Absent):
         await at.accounts.end_session(tenant="acme", session_id=issued.session, reason="stolen")
+
+
+async def test_disabling_records_the_end_of_every_session_and_of_nobody_elses(at: Installation) -> None:
+    await at.accounts.register_user(tenant="acme", handle="bob", email=None, name=None, roles=[])
+    bobs = await at.accounts.issue_token(tenant="acme", handle="bob", ttl_seconds=60)
+    anns = [await at.accounts.issue_token(tenant="acme", handle="ann", ttl_seconds=60) for _ in range(3)]
+    before = at.store_of("acme").head().notification_id
+    told = await at.accounts.set_user_active(tenant="acme", handle="ann", active=False, reason="left")
+    assert told.sessions_ended == 3
+    store = at.store_of("acme")
+    disabled, *ends = await store.read(before + 1, 10)
+    assert disabled.topic == "auth.User.Disabled"
+    assert [end.topic for end in ends] == ["auth.Session.Ended"] * 3
+    decoded = [await store.decode(end) for end in ends]
+    assert {end.session_id for end in decoded} == {issued.session for issued in anns}
+    assert set(at.directory.of("acme").sessions) == {bobs.session}
+    again = await at.accounts.set_user_active(tenant="acme", handle="ann", active=False, reason="left")
+    assert (again.sessions_ended, store.head().notification_id) == (0, before + 4)
+
+
+async def test_a_session_whose_end_was_not_recorded_ends_with_its_users_disabling(at: Installation) -> None:
+    issued = await at.accounts.issue_token(tenant="acme", handle="ann", ttl_seconds=60)
+    caller = at.verifier.verify(issued.token, at=at.now).caller
+    store = at.store_of("acme")
+    ann = await store.load(User, User.id_of("acme", caller.user))
+    ann.disable(reason=None, at=at.now)
+    ann.enable(reason=None, at=at.now)
+    await store.save(ann, user=caller.user)
+    await at.accounts.catch_up("acme")
+    with pytest.raises(NotAdmitted, match="ended"):
+        at.directory.admit(caller)
+
+
+async def test_a_session_that_was_opened_while_its_user_was_disabled_never_stands(at: Installation) -> None:
+    user = at.directory.of("acme").find("ann").user
+    await at.accounts.set_user_active(tenant="acme", handle="ann", active=False, reason=None)
+    raced = Session.open(tenant_id="acme", session_id="s-raced", user_id=user, ttl_seconds=60, at=at.now)
+    await at.store_of("acme").save(raced, user=user)
+    await at.accounts.set_user_active(tenant="acme", handle="ann", active=True, reason=None)
+    with pytest.raises(NotAdmitted, match="ended"):
+        at.directory.admit(Caller("acme", user, "s-raced"))
+
+
+async def test_what_could_not_be_cut_off_is_said_and_tried_again_when_disabled_again(at: Installation) -> None:
+    asked: list[str] = []
+
+    async def cut_off(tenant: str) -> Cut:
+        asked.append(tenant)
+        return Cut(2, 1) if len(asked) == 1 else Cut(1, 0)
+
+    at.cut_off = cut_off
+    first = await at.accounts.set_user_active(tenant="acme", handle="ann", active=False, reason=None)
+    second = await at.accounts.set_user_active(tenant="acme", handle="ann", active=False, reason=None)
+    assert [(told.connections_cut, told.connections_left) for told in (first, second)] == [(2, 1), (1, 0)]
+    await at.accounts.set_user_active(tenant="acme", handle="ann", active=True, reason=None)
+    assert asked == ["acme", "acme"]
 
 
 async def test_a_session_lets_in_its_own_user_only(at: Installation) -> None:

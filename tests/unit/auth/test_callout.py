@@ -12,12 +12,15 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 from unit.auth.installations import Installation, installation
 
-from remit_auth.callout import ACCOUNT, Callout
+from remit_auth.callout import Callout
+from remit_auth.live_connections import LiveConnections, Place
 from remit_auth.refusal_log import LINES_PER_SECOND, RefusalLog
 from remit_chassis.nkeys import BadClaims, SignKey, XKey, decode_claims, encode_claims
+from remit_contracts.identity import Caller
 
 ISSUER, XKEY = SignKey.create("account"), XKey.create()
 SERVER, SERVER_XKEY = SignKey.create("server"), XKey.create()
+CAP = 2
 CONNECTION = SignKey.create("user").public
 
 
@@ -26,11 +29,16 @@ class Asked:
 
     def __init__(self, at: Installation) -> None:
         self.at = at
+        self.full: list[tuple[Caller, str]] = []
+        self.live = LiveConnections(cap=CAP, monotonic=self._seconds)
+        self.live.surveyed(self.live.begin_survey(), {})
         self.callout = Callout(
             issuer=ISSUER,
             xkey=XKEY,
             verifier=at.verifier,
             directory=at.directory,
+            live=self.live,
+            full=lambda caller, refusal: self.full.append((caller, refusal.refusal_code)),
             clock=lambda: at.now,
             log=RefusalLog(monotonic=self._seconds),
         )
@@ -43,7 +51,7 @@ class Asked:
             "type": "authorization_request",
             "server_id": {"id": SERVER.public, "xkey": SERVER_XKEY.public},
             "user_nkey": CONNECTION,
-            "client_info": {"host": "10.0.0.9"},
+            "client_info": {"host": "10.0.0.9", "id": 7},
             "connect_opts": {"auth_token": token},
         } | changed
         claims = {"aud": "nats-authorization-request", "nats": request}
@@ -72,7 +80,7 @@ async def test_a_grant_is_exactly_what_the_design_allows(asked: Asked) -> None:
     issued = await asked.at.accounts.issue_token(tenant="acme", handle="ann", ttl_seconds=60)
     user = asked.at.directory.of("acme").find("ann").user
     granted = decode_claims(asked.answer(asked.request(issued.token))["jwt"], "account", at=asked.at.now)
-    assert (granted["sub"], granted["aud"], granted["iss"]) == (CONNECTION, ACCOUNT, ISSUER.public)
+    assert (granted["sub"], granted["aud"], granted["iss"]) == (CONNECTION, "APP", ISSUER.public)
     assert granted["exp"] == issued.expires_at.timestamp()
     assert granted["nats"]["pub"] == {"allow": [f"remit.acme.{user}.cmd.>", "$SRV.INFO.agents", "$SRV.PING.agents.*"]}
     assert granted["nats"]["sub"] == {
@@ -98,12 +106,43 @@ async def test_every_revocation_is_refused_with_the_same_error(asked: Asked) -> 
     await accounts.set_user_active(tenant="acme", handle="ann", active=False, reason=None)
     asked.refused(request)
     await accounts.set_user_active(tenant="acme", handle="ann", active=True, reason=None)
+    asked.refused(request)
+    issued = await accounts.issue_token(tenant="acme", handle="ann", ttl_seconds=60)
+    request = asked.request(issued.token)
     await accounts.set_tenant_active(tenant="acme", active=False, reason=None)
     asked.refused(request)
     await accounts.set_tenant_active(tenant="acme", active=True, reason=None)
     assert "jwt" in asked.answer(request)
     await accounts.end_session(tenant="acme", session_id=issued.session, reason="stolen")
     asked.refused(request)
+
+
+async def test_a_user_at_the_cap_is_refused_with_a_code_and_somebody_else_is_not(asked: Asked) -> None:
+    await asked.at.accounts.register_user(tenant="acme", handle="bob", email=None, name=None, roles=[])
+    issued = await asked.at.accounts.issue_token(tenant="acme", handle="ann", ttl_seconds=60)
+    for number in range(CAP):
+        assert "jwt" in asked.answer(asked.request(issued.token, client_info={"id": number}))
+    said = asked.answer(asked.request(issued.token, client_info={"id": CAP}))
+    assert said == {"type": "authorization_response", "version": 2, "error": "overloaded.connections"}
+    caller = Caller("acme", asked.at.directory.of("acme").find("ann").user, issued.session)
+    assert asked.full == [(caller, "overloaded.connections")]
+    bob = await asked.at.accounts.issue_token(tenant="acme", handle="bob", ttl_seconds=60)
+    assert "jwt" in asked.answer(asked.request(bob.token, client_info={"id": CAP}))
+    asked.live.closed(Place(SERVER.public, 0))
+    assert "jwt" in asked.answer(asked.request(issued.token, client_info={"id": CAP + 1}))
+
+
+async def test_nobody_is_let_in_while_it_is_not_known_who_is_connected(asked: Asked) -> None:
+    issued = await asked.at.accounts.issue_token(tenant="acme", handle="ann", ttl_seconds=60)
+    asked.live.lost()
+    said = asked.answer(asked.request(issued.token))
+    assert said == {"type": "authorization_response", "version": 2, "error": "unavailable"}
+
+
+@pytest.mark.parametrize("number", [None, "7", True, -1, 7.0])
+async def test_a_connection_that_could_not_be_cut_off_is_refused(asked: Asked, number: object) -> None:
+    issued = await asked.at.accounts.issue_token(tenant="acme", handle="ann", ttl_seconds=60)
+    asked.refused(asked.request(issued.token, client_info={"id": number}))
 
 
 async def test_an_unrecorded_session_is_refused_although_its_token_is_ours(asked: Asked) -> None:

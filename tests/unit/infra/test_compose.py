@@ -78,7 +78,7 @@ def test_a_service_is_given_no_other_services_secret(service: str) -> None:
     given = {secret["target"].removeprefix("/home/remit/secrets/") for secret in PARTS[service]["secrets"]}
     common = {f"nkeys/{service}.nk", f"relay/{service}.key", f"box/{service}.key", "postgres.dsn"}
     own = {
-        "auth": {"nkeys/auth-callout.nk", "callout-issuer.nk", "callout-xkey.nk", "issuer.key"},
+        "auth": {"nkeys/auth-callout.nk", "nkeys/sys.nk", "callout-issuer.nk", "callout-xkey.nk", "issuer.key"},
         "policy": {"permit.key", "opa.token"},
         "credential-broker": {"master.key", "broker.key"},
         "agent-runtime": {"tool-host.key"},

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from remit_auth import handlers
 from remit_auth.application import Accounts
 from remit_auth.callout import Callout
 from remit_auth.callout_responder import CalloutResponder
+from remit_auth.cutting import Cutting
 from remit_auth.issuer import DevelopmentIssuer
+from remit_auth.live_connections import LiveConnections
 from remit_auth.projections import Directory
 from remit_auth.refusal_log import RefusalLog
 from remit_auth.settings import AuthSettings
+from remit_auth.system_account import SystemAccount
 from remit_auth.verifier import Verifier
 from remit_chassis import readiness
 from remit_chassis.nkeys import SignKey, XKey
 from remit_chassis.service import Service
 from remit_chassis.settings import read_hex_secret
 from remit_contracts.directory import DirectoryNotice
+from remit_contracts.errors import Refusal
+from remit_contracts.identity import Caller
 from remit_contracts.messages import encode
 
 if TYPE_CHECKING:
@@ -41,16 +48,27 @@ def build(settings: AuthSettings) -> Service:
     service = Service("auth", settings)
     directory = Directory()
     log = RefusalLog()
+    live = LiveConnections(cap=settings.connections_per_user, monotonic=time.monotonic)
+
+    async def tell(caller: Caller, refusal: Refusal) -> None:
+        await service.publish_live(caller.tenant, caller.user, ("refusal",), encode(refusal.as_dict()))
+        await service.nc.flush()
+
+    look_again = asyncio.Event()
+    account = SystemAccount(settings, live, look_again)
+    cutting = Cutting(live, directory, account, tell, look_again)
     callout = Callout(
         issuer=SignKey.read(settings.callout_issuer_file),
         xkey=XKey.read(settings.callout_xkey_file),
         verifier=Verifier(issuer.public_key),
         directory=directory,
+        live=live,
+        full=cutting.full,
         clock=service.clock,
         log=log,
     )
 
-    responder = CalloutResponder(callout, settings, log)
+    responder = CalloutResponder(callout, settings, log, known=cutting.known)
 
     def store_of(tenant: str) -> EventStore:
         return service.stores.of(tenant)  # there are none before the service has started
@@ -63,18 +81,23 @@ def build(settings: AuthSettings) -> Service:
         directory=directory,
         issuer=issuer,
         notify=notify,
+        cut_off=cutting.cut,
         clock=service.clock,
     )
     handlers.register(service, accounts, directory)
 
     async def read_then_let_in() -> None:
         await accounts.rebuild(service.stores.tenants())
+        await account.open()
+        service.spawn(cutting.run())
         await responder.open()
 
     async def begin() -> None:
         service.spawn(read_then_let_in())
 
     service.on_start(begin)
+    service.on_stop(account.close)
     service.on_stop(responder.close)
     service.check("callout", responder.check)
+    service.check("connections", cutting.check)
     return service

@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from remit_auth.cutting import Cut
 from remit_auth.domain import Session, Tenant, User
 from remit_auth.ids import ENTROPY_BYTES, session_id_from, user_id_from
 from remit_auth.issuer import DevelopmentIssuer
 from remit_auth.projections import Directory, TenantDirectory
 from remit_auth.roles import Roles
-from remit_contracts.directory import Permission, TokenIssued, UserRow
+from remit_contracts.directory import Permission, TokenIssued, UserActivitySet, UserRow
 from remit_contracts.errors import Absent, Conflict, NotSignedIn, Unavailable
 from remit_contracts.identity import SYSTEM_USER
 
@@ -38,6 +39,12 @@ if TYPE_CHECKING:
 READ_AT_ONCE = 500
 RETRY_SECONDS = 0.2
 ERASED = "absent.erased"
+
+DISABLED = "the user was disabled"
+"""Why a session ended."""
+
+CutOff = Callable[[str], Awaitable[Cut]]
+"""Cuts off whoever of a tenant would not be let in again."""
 
 Notify = Callable[[str, str, int], Awaitable[None]]
 """Told tenant, user (or `system`) and revision after every change."""
@@ -83,6 +90,7 @@ class Accounts:
         directory: Directory,
         issuer: DevelopmentIssuer,
         notify: Notify,
+        cut_off: CutOff,
         clock: Callable[[], datetime],
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
@@ -90,6 +98,7 @@ class Accounts:
         self._directory = directory
         self._issuer = issuer
         self._notify = notify
+        self._cut_off = cut_off
         self._clock = clock
         self._entropy = entropy
         self._changing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -107,14 +116,17 @@ class Accounts:
             return await self._record(tenant, SYSTEM_USER, created)
 
     async def set_tenant_active(self, *, tenant: str, active: bool, reason: str | None) -> int:
-        """Suspend or resume; returns the revision."""
+        """Suspend, which cuts off its users, or resume; returns the revision."""
         async with self._change(tenant) as store:
             changed = await store.load(Tenant, Tenant.id_of(tenant))
             if active:
                 changed.resume(at=self._clock())
             else:
                 changed.suspend(reason=reason, at=self._clock())
-            return await self._record(tenant, SYSTEM_USER, changed)
+            revision = await self._record(tenant, SYSTEM_USER, changed)
+        if not active:
+            await self._cut_off(tenant)
+        return revision
 
     async def define_role(
         self, *, tenant: str, name: str, inherits: Sequence[str], permissions: Sequence[Permission]
@@ -169,16 +181,34 @@ class Accounts:
         """Raises Absent for an unknown user, UnknownRole for a role that the user does not hold."""
         return await self._change_user(tenant, handle, lambda user: user.remove_role(role=role, at=self._clock()))
 
-    async def set_user_active(self, *, tenant: str, handle: str, active: bool, reason: str | None) -> UserRow:
-        """Enable or disable; raises Absent for an unknown user."""
+    async def set_user_active(self, *, tenant: str, handle: str, active: bool, reason: str | None) -> UserActivitySet:
+        """Enable, or disable: that ends the user's sessions for ever and cuts the live connections off.
 
-        def change(user: User) -> None:
-            if active:
-                user.enable(reason=reason, at=self._clock())
-            else:
-                user.disable(reason=reason, at=self._clock())
+        Raises Absent for an unknown user. What could not be cut off is said in the answer and tried again; disabling
+        a disabled user tries at once.
+        """
+        if active:
+            row = await self._change_user(tenant, handle, lambda user: user.enable(reason=reason, at=self._clock()))
+            return UserActivitySet(**row.model_dump())
+        row, ended = await self._disable(tenant, handle, reason)
+        cut, left = await self._cut_off(tenant)
+        return UserActivitySet(**row.model_dump(), sessions_ended=ended, connections_cut=cut, connections_left=left)
 
-        return await self._change_user(tenant, handle, change)
+    async def _disable(self, tenant: str, handle: str, reason: str | None) -> tuple[UserRow, int]:
+        """The user, and how many sessions were ended."""
+        async with self._change(tenant) as store:
+            directory = self._directory.of(tenant)
+            member = directory.find(handle)
+            user = await store.load(User, User.id_of(tenant, member.user))
+            user.disable(reason=reason, at=self._clock())
+            ids = [Session.id_of(tenant, session) for session in directory.sessions_of(member.user)]
+            sessions = await asyncio.gather(*(store.load(Session, each) for each in ids))
+            for session in sessions:
+                session.end(reason=DISABLED, at=self._clock())
+            # In this order and at the same moment, so in one transaction: a disabled user has no session left open.
+            await asyncio.gather(*(store.save(each, user=member.user) for each in (user, *sessions)))
+            await self._tell(tenant, member.user)
+            return directory.row(member), len(sessions)
 
     async def _change_user(self, tenant: str, handle: str, change: Callable[[User], None]) -> UserRow:
         async with self._change(tenant) as store:
@@ -204,6 +234,8 @@ class Accounts:
         )
         await self._store_of(tenant).save(session, user=member.user)
         await self.catch_up(tenant)
+        if session_id not in directory.sessions:  # the user was disabled at the same moment
+            raise Inactive(tenant=tenant, handle=handle)
         token = self._issuer.issue(
             tenant=tenant,
             user=member.user,
@@ -215,14 +247,16 @@ class Accounts:
         return TokenIssued(token=token, session=session_id, expires_at=session.expires_at)
 
     async def end_session(self, *, tenant: str, session_id: str, reason: str) -> int:
-        """Returns the revision; raises Absent for a session that is over or never was."""
+        """End it and cut its connections off; returns the revision, raises Absent for one that is over or never was."""
         async with self._change(tenant) as store:
             known = self._directory.of(tenant).sessions.get(session_id)
             if known is None:
                 raise Absent(f"no open session {session_id} in {tenant}")
             session = await store.load(Session, Session.id_of(tenant, session_id))
             session.end(reason=reason, at=self._clock())
-            return await self._record(tenant, known.user, session)
+            revision = await self._record(tenant, known.user, session)
+        await self._cut_off(tenant)
+        return revision
 
     # -- recording and reading -------------------------------------------------------------------------------------
 
@@ -266,6 +300,10 @@ class Accounts:
         """Save, read, tell; returns the revision. Nothing is told when nothing changed."""
         if aggregate.pending_events:
             await self._store_of(tenant).save(aggregate, user=user)
-            directory = await self.catch_up(tenant)
-            await self._notify(tenant, user, directory.revision)
+            await self._tell(tenant, user)
         return self._directory.reading(tenant).revision
+
+    async def _tell(self, tenant: str, user: str) -> None:
+        """Read what was saved, and tell that the directory has changed."""
+        directory = await self.catch_up(tenant)
+        await self._notify(tenant, user, directory.revision)

@@ -1,7 +1,8 @@
 """The auth callout: the bus server asks about every connection, and hears exactly what that user may do, or an error.
 
 A request is a JWT of the server's, sealed to our xkey; the answer is a JWT of ours, sealed to the server's. Nothing
-here waits for a disk or another service. Whoever is refused hears one error, whatever the reason: that is in the log.
+here waits for a disk or another service. Whoever is refused hears one error, whatever the reason: that is in our log,
+and for the cap of connections in the server's too.
 """
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
+from remit_auth.live_connections import LiveConnections, Place, TooManyConnections
 from remit_auth.projections import Directory
 from remit_auth.refusal_log import RefusalLog
+from remit_auth.system_account import name_of
 from remit_auth.verifier import Credential, Verifier
 from remit_chassis.nkeys import BadClaims, SignKey, XKey, decode_claims, encode_claims
 from remit_contracts import subjects
-from remit_contracts.errors import NotSignedIn
+from remit_contracts.errors import NotSignedIn, Unavailable
 from remit_contracts.identity import Caller
 
-ACCOUNT = "APP"
 SERVER_XKEY = "Nats-Server-Xkey"
 REQUEST_AUDIENCE = "nats-authorization-request"
 REFUSED = "not signed in"
@@ -35,13 +37,18 @@ class Callout:
         xkey: XKey,
         verifier: Verifier,
         directory: Directory,
+        live: LiveConnections,
+        full: Callable[[Caller, TooManyConnections], None],
         clock: Callable[[], datetime],
         log: RefusalLog,
     ) -> None:
+        """`full` is told of everybody who is refused at the cap of connections."""
         self._issuer = issuer
         self._xkey = xkey
         self._verifier = verifier
         self._directory = directory
+        self._live = live
+        self._full = full
         self._clock = clock
         self._log = log
 
@@ -56,14 +63,26 @@ class Callout:
         who = {"host": str(_dict(request, "client_info").get("host", ""))[:64]}
         try:
             credential = self._credential(request)
-            who |= {"tenant": credential.caller.tenant, "user": credential.caller.user}
-            self._directory.admit(credential.caller)
+            caller = credential.caller
+            who |= {"tenant": caller.tenant, "user": caller.user}
+            self._directory.admit(caller)
+            self._grant(_place(request, server), caller)
             said["jwt"] = self._user_claims(credential, user_nkey)
         except NotSignedIn as refusal:
             self._log.refused(refusal.reason, **who)
             said["error"] = REFUSED
+        except (TooManyConnections, Unavailable) as refusal:
+            self._log.refused(refusal.reason, code=refusal.refusal_code, **who)
+            said["error"] = refusal.refusal_code
         claims = {"sub": user_nkey, "aud": server, "nats": said}
         return self._xkey.seal(encode_claims(self._issuer, claims, at=self._clock()).encode(), server_xkey)
+
+    def _grant(self, place: Place, caller: Caller) -> None:
+        try:
+            self._live.grant(place, caller)
+        except TooManyConnections as refusal:
+            self._full(caller, refusal)
+            raise
 
     def _credential(self, request: dict[str, Any]) -> Credential:
         token = _dict(request, "connect_opts").get("auth_token")
@@ -75,8 +94,8 @@ class Callout:
         caller = credential.caller
         claims = {
             "sub": user_nkey,
-            "aud": ACCOUNT,
-            "name": f"{caller.tenant}/{caller.user}/{caller.session}",
+            "aud": subjects.USERS_ACCOUNT,
+            "name": name_of(caller),
             "exp": credential.expires_at,
             "nats": {"type": "user", "version": 2, **permissions(caller)},
         }
@@ -111,6 +130,14 @@ def _parts(claims: dict[str, Any], server_xkey: str) -> tuple[dict[str, Any], st
     if not isinstance(server_id, str) or not isinstance(user_nkey, str) or server_id != claims.get("iss"):
         raise BadClaims("the request names no server and connection")
     return request, server_id, user_nkey
+
+
+def _place(request: dict[str, Any], server: str) -> Place:
+    """Raises NotSignedIn for a connection without a number, which nobody could cut off."""
+    number = _dict(request, "client_info").get("id")
+    if type(number) is not int or number < 0:  # a bool is an int to isinstance
+        raise NotSignedIn("the request names no connection of its server")
+    return Place(server, number)
 
 
 def _dict(claims: dict[str, Any], name: str) -> dict[str, Any]:

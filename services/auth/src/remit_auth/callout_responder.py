@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -26,7 +27,11 @@ MAX_WAITING = 1000  # requests; the server waits two seconds, so an answer to th
 class CalloutResponder:
     """Answers from `open` until `close`; several processes share the work. Closed means that nobody new gets in."""
 
-    def __init__(self, callout: Callout, settings: AuthSettings, log: RefusalLog) -> None:
+    def __init__(
+        self, callout: Callout, settings: AuthSettings, log: RefusalLog, *, known: Callable[[], Awaitable[None]]
+    ) -> None:
+        """`known` returns once the live connections are known, or when waiting longer would be in vain."""
+        self._known = known
         self._callout = callout
         self._settings = settings
         self._log = log
@@ -73,6 +78,7 @@ class CalloutResponder:
     async def _serve(self, message: Msg) -> None:
         """A request that is none gets no answer, so the server refuses that connection by itself after two seconds."""
         try:
+            await self._known()
             await message.respond(self._callout.answer(message.data, message.headers))
         except BadClaims as fault:
             self._log.refused(f"garbage instead of a request: {fault}")

@@ -127,7 +127,7 @@ def _register_users_and_sessions(service: Service, accounts: Accounts) -> None:
         )
 
     @_for_system(service, "set-user-active", messages.SetUserActive)
-    async def set_user_active(command: messages.SetUserActive, caller: Caller) -> messages.UserRow:
+    async def set_user_active(command: messages.SetUserActive, caller: Caller) -> messages.UserActivitySet:
         return await accounts.set_user_active(
             tenant=caller.tenant, handle=command.handle, active=command.active, reason=command.reason
         )

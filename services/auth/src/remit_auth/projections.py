@@ -114,6 +114,9 @@ class TenantDirectory:
                 member.roles.discard(event.role)
             case User.Disabled() if member:
                 member.active = False
+                # Whether or not their ends were recorded too: no token from before is good again after an `enable`.
+                for session in self.sessions_of(user):
+                    del self.sessions[session]
             case User.Enabled() if member:
                 member.active = True
 
@@ -127,6 +130,9 @@ class TenantDirectory:
         if isinstance(event, Session.Ended):
             self.sessions.pop(event.session_id, None)
             return
+        member = self.members.get(event.user_id)
+        if member and not member.active:
+            return  # opened while the user was being disabled
         while self._expiries and self._expiries[0][0] <= event.timestamp:
             self.sessions.pop(heapq.heappop(self._expiries)[1], None)
         opened = OpenSession(event.user_id, event.timestamp + timedelta(seconds=event.ttl_seconds))
@@ -148,6 +154,10 @@ class TenantDirectory:
         if handle not in self._handles:
             raise Absent(f"no user {self.tenant}/{handle}")
         return self.members[self._handles[handle]]
+
+    def sessions_of(self, user: str) -> list[str]:
+        """Ids of the user's sessions that nobody has ended."""
+        return [session for session, opened in self.sessions.items() if opened.user == user]
 
     def has_handle(self, handle: str) -> bool:
         """Whether the handle is taken; a disabled user keeps it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from remit_chassis.settings import ServiceSettings
@@ -20,10 +20,14 @@ class AuthSettings(ServiceSettings):
 
     oidc_issuer: str | None = None
     """An outside issuer of tokens. The built-in one, which is for development, refuses to work beside it."""
+    connections_per_user: int = Field(default=128, ge=1)
+    """The cap of one user's live connections; the server itself lets 4096 of all together."""
     issuer_key_file: Path = Path()
     callout_nkey_file: Path = Path()
     callout_issuer_file: Path = Path()
     callout_xkey_file: Path = Path()
+    system_nkey_file: Path = Path()
+    """Who may list and cut connections: given to no other service."""
 
     @model_validator(mode="after")
     def _keys_default_to_the_home(self) -> Self:
@@ -33,6 +37,7 @@ class AuthSettings(ServiceSettings):
             "callout_nkey_file": secrets / "nkeys" / "auth-callout.nk",
             "callout_issuer_file": secrets / "callout-issuer.nk",
             "callout_xkey_file": secrets / "callout-xkey.nk",
+            "system_nkey_file": secrets / "nkeys" / "sys.nk",
         }.items():
             if getattr(self, field) == Path():
                 setattr(self, field, place)
