@@ -20,6 +20,14 @@ from fixtures_platform import Platform, running_platform
 from remit_infra.engines import free_port
 
 SEED = "stop"
+LEFT_ALONE = {
+    "unavailable",
+    "permit.before_start",
+    "lease.permit_before_start",
+    "policy.directory_unavailable",
+    "policy.engine_unreachable",
+}
+"""What a call or a run dies of when a service that it needs is stopped before it."""
 
 # The client library forgets the socket of a reconnect that was refused, as by a bus whose auth service is not back yet.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <StreamWriter:ResourceWarning")
@@ -67,6 +75,8 @@ async def test_a_stop_under_load_waits_for_open_calls_and_the_next_start_ends_ev
     assert cut_off == 0, "tool calls were cut off"
     outcomes = {outcome for call in campaign.runs.calls.values() for outcome in call.outcomes}
     assert "unknown" not in outcomes, campaign.report()
+    failures = {call.error for call in campaign.runs.calls.values()} | campaign.runs.errors.keys()
+    assert not failures & LEFT_ALONE, campaign.report()
     assert owed <= campaign.runs.ends.keys()
 
 

@@ -42,6 +42,15 @@ def steady() -> None:
     print("drained", flush=True)
 
 
+def leaning() -> None:
+    """Takes the place of the agent runtime: drains for half a second, in which nobody else may end."""
+    signals = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    announce_ready()
+    signal.sigwait(signals)
+    signal.sigtimedwait({signal.SIGUSR1}, 0.5)
+
+
 def failing() -> None:
     announce_failure("the ledger's key does not fit")
     sys.exit(1)
@@ -71,6 +80,7 @@ def script(home: str, *options: str) -> int:
     """Run a supervisor over the fake services that are named; `seed`, `main`, `no-disk` and `port=N` are options."""
     fakes = {fake.__name__: fake for fake in (steady, failing, crashing, silent, stubborn)}
     services = {f"{name}-{number}": fakes[name] for number, name in enumerate(options) if name in fakes}
+    services |= {name: leaning for name in options if name == "agent-runtime"}
     port = next((int(option[5:]) for option in options if option.startswith("port=")), None)
     opened = Home.create(Path(home))
     if "no-disk" in options:
@@ -201,6 +211,24 @@ def test_ctrl_c_at_a_terminal_reaches_no_engine_before_the_services_have_drained
     bus_log = (platform.home.logs / "nats.log").read_text()
     assert 'Trapped "terminated" signal' in bus_log
     assert "interrupt" not in bus_log
+
+
+@pytest.mark.parametrize("at_a_terminal", [False, True])
+def test_the_agent_runtime_has_drained_before_any_other_service_is_told_to_end(
+    platform: Platform, at_a_terminal: bool
+) -> None:
+    process = platform.up("steady", "agent-runtime", "steady")
+    platform.until_ready()
+    if at_a_terminal:
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        process.send_signal(signal.SIGTERM)
+    code, out, _ = platform.ended()
+    ending = [line for line in out.splitlines() if line.endswith((" stopping", " stopped"))]
+    assert ending[:2] == ["agent-runtime stopping", "agent-runtime stopped"]
+    assert sorted(ending[2:4]) == ["steady-0 stopping", "steady-2 stopping"]
+    assert (code, ending[-1]) == (0, "nats stopped")
+    assert platform.left() == []
 
 
 def test_a_second_up_is_refused_and_harms_nothing(platform: Platform) -> None:

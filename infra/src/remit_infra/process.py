@@ -26,8 +26,8 @@ class Part:
 
     `run` is called in the child and may exec. It is ready when `probe` says so, or when it says so itself through the
     descriptor in REMIT_READY_FD (`announces`); a task does neither, and ends. `apart`: in a process group of its own,
-    so that Ctrl-C at a terminal does not end the bus before the services have drained. `logged`: its output goes to a
-    file rather than where the parent's goes.
+    so that Ctrl-C at a terminal reaches the supervisor alone, which ends all in their order. `logged`: its output goes
+    to a file rather than where the parent's goes.
     """
 
     name: str

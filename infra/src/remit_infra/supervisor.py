@@ -37,6 +37,8 @@ FIRST_DELAY_SECONDS: Final = 0.2
 LONGEST_DELAY_SECONDS: Final = 10.0
 STEADY_SECONDS: Final = 30.0
 """After that long, a failure counts as the first one again."""
+LEANS_ON_OTHERS: Final = frozenset({"agent-runtime"})
+"""Services with calls under way for which the others must still decide, lend and give keys: they end first."""
 
 
 class _Interrupted(Exception):
@@ -76,7 +78,8 @@ class Supervisor:
         ready_seconds: float = 60.0,
         stop_seconds: float = 10.0,
     ) -> None:
-        """`services`: name -> blocking main, the installed ones by default. `stop_seconds`: from SIGTERM to SIGKILL."""
+        """`services`: name -> blocking main, the installed ones by default. `stop_seconds`: from SIGTERM to SIGKILL,
+        of a service."""
         self.home = home
         self._services = services
         self._ports = ports or Ports()
@@ -131,7 +134,7 @@ class Supervisor:
         gc.freeze()  # what was imported stays on pages that the children share
         environment = self._environment()
         for name, service in services.items():
-            self._seat(Part(name, run=service, environment=environment, announces=True))
+            self._seat(Part(name, run=service, environment=environment, announces=True, apart=True))
         self._until_ready(self._seats)
 
     def _environment(self) -> dict[str, str]:
@@ -227,21 +230,26 @@ class Supervisor:
     # -- ending ----------------------------------------------------------------------------------------------------
 
     def _stop(self) -> None:
-        """Services first, so that they can still write and publish what they have begun; the bus last."""
+        """Services first, so that they can still write and publish what they have begun; the bus last.
+
+        The agent runtime has `stop_seconds`, the other services have as much again, the rest together as well.
+        """
         self.home.remove_endpoints()
         self._signals = 0  # from now on, a signal means: at once
         stores = (engines.READ_MODELS, engines.RULES)
-        services = [seat.child for name, seat in self._seats.items() if name not in (engines.BUS, *stores)]
-        self._end([*self._tasks, *services])
-        self._end([self._seats[name].child for name in stores if name in self._seats])
-        self._end([self._seats[name].child for name in (engines.BUS,) if name in self._seats])
+        services = {name: seat.child for name, seat in self._seats.items() if name not in (engines.BUS, *stores)}
+        whole, half = self._stop_seconds, self._stop_seconds / 2
+        self._end([*self._tasks, *(child for name, child in services.items() if name in LEANS_ON_OTHERS)], whole)
+        self._end(services.values(), whole)
+        self._end([self._seats[name].child for name in stores if name in self._seats], half)
+        self._end([self._seats[name].child for name in (engines.BUS,) if name in self._seats], half)
 
-    def _end(self, children: Iterable[Child]) -> None:
+    def _end(self, children: Iterable[Child], within_seconds: float) -> None:
         left = [child for child in children if child.state != "gone"]
         for child in left:
             self._progress(child.part.name, "stopping")
             child.signal(signal.SIGTERM)
-        deadline = time.monotonic() + self._stop_seconds
+        deadline = time.monotonic() + within_seconds
         while left:
             self._turn()
             for child in [child for child in left if child.state == "gone"]:
