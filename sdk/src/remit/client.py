@@ -2,12 +2,16 @@
 
 PermissionViolation          the bus server refused the subject
 Denied, Absent, Overloaded   (and every other Refusal) a service refused, with a code and a reason
-Unavailable                  nobody answered in time
+Unavailable                  nobody answered in time, or the connection was lost and did not come back in time
+
+A lost connection is made again for as long as the client is open. What is asked meanwhile waits for it, up to its own
+timeout, and is never sent later than that.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -21,12 +25,17 @@ from remit_contracts.errors import NotSignedIn, Unavailable, refusal_from
 
 if TYPE_CHECKING:
     from nats.aio.client import Client as Nats
+    from nats.aio.client import Server
     from nats.aio.subscription import Subscription
 
 __all__ = ["Client", "PermissionViolation", "connect"]
 
 ENDED = frozenset({"completed", "failed", "cancelled"})
 DEFAULT_TIMEOUT_SECONDS = 10.0
+FIRST_ATTEMPTS = 5
+"""How often a first connection is tried, a second apart."""
+FIRST_PAUSE_SECONDS = 0.25
+LONGEST_PAUSE_SECONDS = 5.0
 PAGE = 200
 """Entries of a trail asked for at once."""
 
@@ -51,6 +60,7 @@ class Client:
         self._violations = Violations()
         self._nats: Nats | None = None
         self._dialled: Nats | None = None
+        self._back = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         from nats import errors
@@ -64,11 +74,13 @@ class Client:
                 inbox_prefix=subjects.user_inbox(self.session.caller),
                 error_cb=self._heard,
                 reconnected_cb=self._let_in_again,
-                max_reconnect_attempts=5,
+                reconnect_to_server_handler=_next_attempt,
+                max_reconnect_attempts=FIRST_ATTEMPTS,
                 reconnect_time_wait=1,
                 connect_timeout=10,  # the bus itself waits 2 s for the auth service
                 allow_reconnect=True,
             )
+            nc.options["max_reconnect_attempts"] = -1  # only now: the first connection would never be given up either
             self._nats = nc
         except (errors.AuthorizationError, errors.Error) as refused:
             text = str(refused).lower()
@@ -104,10 +116,9 @@ class Client:
         """Ask on a subject; raises PermissionViolation, a Refusal of the service, or Unavailable."""
         from nats import errors
 
+        left = await self._linked(timeout_seconds or self._timeout_seconds)
         with self._violations.watching(subject) as refused:
-            asking = asyncio.ensure_future(
-                self.nats.request(subject, payload, timeout=timeout_seconds or self._timeout_seconds)
-            )
+            asking = asyncio.ensure_future(self.nats.request(subject, payload, timeout=left))
             both: list[asyncio.Future[Any]] = [asking, refused]
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             if refused.done():
@@ -141,6 +152,24 @@ class Client:
 
     async def _let_in_again(self) -> None:
         self._violations.shut_out = False
+        self._back.set()
+
+    async def _linked(self, within_seconds: float) -> float:
+        """Wait for the connection; the seconds that are left then. Raises NotSignedIn or Unavailable without one."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + within_seconds
+        while not self.nats.is_connected:
+            self._back.clear()
+            try:
+                async with asyncio.timeout_at(deadline if not self.nats.is_closed else clock()):
+                    await self._back.wait()
+            except TimeoutError:
+                self._require_admission()
+                raise Unavailable(
+                    "the connection to the bus is lost, and was not made again in time: try again",
+                    retry_after_seconds=LONGEST_PAUSE_SECONDS,
+                ) from None
+        return max(deadline - clock(), 0.001)
 
     def _require_admission(self) -> None:
         """Raises NotSignedIn when the connection is lost because the bus lets this session in no more."""
@@ -151,7 +180,8 @@ class Client:
             )
 
     async def subscribe(self, subject: str) -> Subscription:
-        """Listen on a subject; raises PermissionViolation when the server refuses it."""
+        """Listen on a subject; raises PermissionViolation when the server refuses it, or Unavailable."""
+        await self._linked(self._timeout_seconds)
         with self._violations.watching(subject) as refused:
             subscription = await self.nats.subscribe(subject)
             await self._settled()
@@ -160,7 +190,8 @@ class Client:
         return subscription
 
     async def publish(self, subject: str, payload: bytes, *, reply: str = "") -> None:
-        """Publish without an answer; raises PermissionViolation when the server refuses the subject."""
+        """Publish without an answer; raises PermissionViolation when the server refuses the subject, or Unavailable."""
+        await self._linked(self._timeout_seconds)
         with self._violations.watching(subject) as refused:
             await self.nats.publish(subject, payload, reply=reply)
             await self._settled()
@@ -173,8 +204,13 @@ class Client:
         The library writes a PING past what still waits in its buffer, so the first round trip lets that out, and the
         second is answered after it.
         """
-        await self.nats.flush()
-        await self.nats.flush()
+        from nats import errors
+
+        try:
+            await self.nats.flush()
+            await self.nats.flush()
+        except (errors.Error, OSError) as fault:
+            raise Unavailable(f"the connection to the bus is lost: {fault or type(fault).__name__}") from None
 
     async def command(
         self, service: str, verb: str, payload: dict[str, Any] | None = None, *, timeout_seconds: float | None = None
@@ -276,6 +312,13 @@ class Client:
             after = page.get("next")
             if after is None:
                 return
+
+
+def _next_attempt(servers: list[Server], _info: dict[str, Any]) -> tuple[Server, float]:
+    """The server that was tried least, after a pause: longer after each attempt, and never the same for all clients."""
+    server = min(servers, key=lambda server: server.reconnects)
+    pause = min(FIRST_PAUSE_SECONDS * 2 ** min(server.reconnects, 16), LONGEST_PAUSE_SECONDS)
+    return server, pause * random.uniform(0.5, 1)  # noqa: S311 - a spread, no secret
 
 
 async def _close(nc: Nats) -> None:
