@@ -53,6 +53,10 @@ def test_whatever_is_waited_for_can_be_waited_for(part: str) -> None:
         assert how == {"condition": "service_healthy" if lasts else "service_completed_successfully"}
 
 
+def test_the_agent_runtime_ends_before_what_its_open_calls_need() -> None:
+    assert {"auth", "policy", "credential-broker"} <= PARTS["agent-runtime"]["depends_on"].keys()
+
+
 @pytest.mark.parametrize("part", PARTS)
 def test_networks_and_secrets_that_are_used_are_declared(part: str) -> None:
     said = PARTS[part]
