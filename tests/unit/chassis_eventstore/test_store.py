@@ -128,6 +128,30 @@ async def test_the_file_is_the_owners_alone(tmp_path: Path) -> None:
         assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
+async def test_a_file_appears_with_its_tables_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "acme.sqlite"
+    seen: list[bool] = []
+    create = SQLiteEventRecorder.create_table
+
+    def interrupted(recorder: SQLiteEventRecorder) -> None:
+        seen.append(path.exists())
+        raise OSError("killed here")
+
+    monkeypatch.setattr(SQLiteEventRecorder, "create_table", interrupted)
+    with pytest.raises(OSError, match="killed here"):
+        open_sqlite(path, CHAIN)
+    assert seen == [False]
+    assert not path.exists()
+    monkeypatch.setattr(SQLiteEventRecorder, "create_table", create)
+    open_sqlite(path, CHAIN).close()
+    assert [file.name for file in tmp_path.iterdir()] == ["acme.sqlite"]
+    with sqlite3.connect(path) as db:
+        assert {"stored_events", "write_probe"} <= {
+            row[0] for row in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
+        }
+    db.close()
+
+
 async def test_every_commit_is_synced(tmp_path: Path) -> None:
     recorder = open_sqlite(tmp_path / "lab.sqlite", CHAIN)
     with recorder.datastore.get_connection(commit=True) as connection, connection.cursor() as c:

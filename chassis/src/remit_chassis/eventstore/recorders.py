@@ -6,8 +6,10 @@ synchronous=FULL, one fsync a transaction.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -231,10 +233,25 @@ class SQLiteEventRecorder(SQLiteApplicationRecorder):
 
 def open_sqlite(path: Path, chain: Chain, *, read_only: bool = False) -> SQLiteEventRecorder:
     """The recorder of one chain's file. `read_only` neither creates nor changes anything: for a stopped home."""
-    recorder = SQLiteEventRecorder(ChainDatastore(path, chain, read_only=read_only))
-    if not read_only:
-        recorder.create_table()
-    return recorder
+    if not read_only and not path.exists():
+        _create(path, chain)
+    return SQLiteEventRecorder(ChainDatastore(path, chain, read_only=read_only))
+
+
+def _create(path: Path, chain: Chain) -> None:
+    """The file appears with its tables or not at all: whoever checks stores would take an empty one for damaged."""
+    new = path.with_name(f"{path.name}.new")  # one that an earlier process left is made good
+    recorder = SQLiteEventRecorder(ChainDatastore(new, chain))
+    recorder.create_table()
+    recorder.close()
+    with suppress(FileExistsError):
+        os.link(new, path)
+    new.unlink()
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 @lru_cache(maxsize=512)
