@@ -264,9 +264,9 @@ async def test_a_publish_without_an_answer_is_settled_on_the_next_connection(
         deaf = [True]
         hear = jetstream.OrderedConnection._answered
 
-        async def deaf_once(connection: Any, message: Any) -> None:
+        def deaf_once(connection: Any, message: Any) -> None:
             if not deaf[0]:
-                await hear(connection, message)
+                hear(connection, message)
 
         monkeypatch.setattr(jetstream, "ANSWER_SECONDS", 0.3)
         monkeypatch.setattr(jetstream.OrderedConnection, "_answered", deaf_once)

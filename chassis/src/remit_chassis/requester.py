@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from remit_chassis import direct
 from remit_contracts.errors import Unavailable, refusal_from
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Requester:
 
     async def start(self) -> None:
         """Subscribe to the inbox."""
-        await self._nc.subscribe(f"{self._inbox}.*.*", cb=self._arrived, pending_msgs_limit=-1, pending_bytes_limit=-1)
+        await direct.subscribe(self._nc, f"{self._inbox}.*.*", self._arrived)
         self._sweeper = self._loop.create_task(self._sweep())
 
     async def stop(self) -> None:
@@ -70,7 +71,7 @@ class Requester:
         """The raw answer; a refusal in it is raised as the exception that it stands for."""
         return checked(await (await self.send(subject, payload, headers=headers, timeout_seconds=timeout_seconds)))
 
-    async def _arrived(self, message: Msg) -> None:
+    def _arrived(self, message: Msg) -> None:
         _, answerer, token = message.subject.rsplit(".", 2)
         number = int(token) if token.isdigit() else 0
         waiting = self._waiting.get(number)

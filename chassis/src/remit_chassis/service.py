@@ -15,13 +15,14 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 from faststream.nats import NatsBroker, NatsNKey  # here, not later: `remit up` imports once and forks
 
-from remit_chassis import logs, operations, readiness, telemetry
+from remit_chassis import direct, logs, operations, readiness, telemetry
 from remit_chassis.endpoints import DEFAULT_MAX_BYTES, Endpoint, Handler, decoding
 from remit_chassis.eventstore.stores import EventStores
 from remit_chassis.keyring import BrokerUserKeys
@@ -228,13 +229,7 @@ class Service:
         await broker.start()
         for endpoint in self._endpoints:
             if endpoint.hot:
-                await self.nc.subscribe(
-                    endpoint.subject,
-                    queue=self.name,
-                    cb=self._on_hot(endpoint),
-                    pending_msgs_limit=-1,
-                    pending_bytes_limit=-1,
-                )
+                await direct.subscribe(self.nc, endpoint.subject, partial(self._serve, endpoint), queue=self.name)
         if self.settings.metrics_port:
             self.metrics.listen(self.settings.metrics_port)
 
@@ -317,12 +312,6 @@ class Service:
         @broker.subscriber(endpoint.subject, queue=self.name, no_reply=True, title=f"{endpoint.kind}.{endpoint.verb}")
         async def handle(message: Msg) -> None:
             self._serve(endpoint, message)
-
-    def _on_hot(self, endpoint: Endpoint) -> Callable[[Msg], Awaitable[None]]:
-        async def arrived(message: Msg) -> None:  # no await in here: nats-py runs one callback at a time
-            self._serve(endpoint, message)
-
-        return arrived
 
     def _serve(self, endpoint: Endpoint, message: Msg) -> None:
         task = self.spawn(endpoint.serve(message, self._publish, self.metrics))

@@ -15,6 +15,8 @@ import orjson
 from nats.errors import Error as NatsError
 from nats.js.errors import NotFoundError
 
+from remit_chassis import direct
+
 if TYPE_CHECKING:
     from nats.aio.client import Client
     from nats.aio.msg import Msg
@@ -87,9 +89,7 @@ class OrderedConnection:
         connection = cls(client)
         opened.append(connection)
         try:
-            await client.subscribe(
-                f"{connection._inbox}.*", cb=connection._answered, pending_msgs_limit=-1, pending_bytes_limit=-1
-            )
+            await direct.subscribe(client, f"{connection._inbox}.*", connection._answered)
         except BaseException as fault:
             await client.close()
             if isinstance(fault, NatsError | OSError):
@@ -153,7 +153,7 @@ class OrderedConnection:
             raise LinkLost(f"stream {stream} does not answer: {type(fault).__name__}") from fault
         return StreamMessage(found.seq or 0, found.subject or "", found.headers or {}, found.data or b"")
 
-    async def _answered(self, message: Msg) -> None:
+    def _answered(self, message: Msg) -> None:
         answer = self._answers.pop(message.subject[self._token_at :], None)
         if answer is not None and not answer.done():
             answer.set_result(_ack(message))

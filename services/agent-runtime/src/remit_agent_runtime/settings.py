@@ -35,7 +35,7 @@ class AgentRuntimeSettings(ServiceSettings):
     runs_at_once_per_user: int = 8
     tool_calls_at_once: int = 64
     """Many in flight share a fsync, a relay's window and a wake-up: 64 gave three times the calls a second of 8."""
-    tool_calls_at_once_per_user: int = 5
+    tool_calls_at_once_per_user: int = 4
     """What keeps one user's loops from slowing another. The prototype: a quiet user's p99 was 1.3 times its p99 alone
     beside 3 calls of the other, 1.8 times beside 7, 2.8 times beside 15."""
     tool_calls_waiting: int = 4_000

@@ -10,6 +10,7 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any, Final
 
+from remit_chassis import direct
 from remit_chassis.streams import ask_jetstream
 from remit_contracts.errors import Unavailable
 
@@ -61,9 +62,7 @@ class Pull:
         answer = await ask_jetstream(self._nc, f"CONSUMER.CREATE.{self._stream}.{DURABLE}", consumer(self._stream))
         if error := answer.get("error"):
             raise Unavailable(f"the consumer {DURABLE} of {self._stream} cannot be made: {error.get('description')}")
-        self._subscription = await self._nc.subscribe(
-            self._inbox, cb=self._take, pending_msgs_limit=-1, pending_bytes_limit=-1
-        )
+        self._subscription = await direct.subscribe(self._nc, self._inbox, self._take)
 
     async def stop(self) -> None:
         """Take no more; what was not acknowledged comes again."""
@@ -98,7 +97,7 @@ class Pull:
             f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{DURABLE}", json.dumps(request).encode(), reply=self._inbox
         )
 
-    async def _take(self, message: Msg) -> None:
+    def _take(self, message: Msg) -> None:
         status = "" if message.reply or not message.headers else message.headers.get("Status", "")
         if not status:
             self._on_its_way = max(0, self._on_its_way - 1)
