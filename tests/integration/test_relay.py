@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -452,3 +453,25 @@ async def test_readiness_is_a_write_that_succeeded(nats_bus: Bus) -> None:
             await copy.stores.of("acme").probe()
         with pytest.raises(Unavailable):
             await copy.stores.probe()
+
+
+async def test_a_relay_ends_although_the_client_library_swallows_its_cancellation(
+    nats_bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python 3.11's wait_for does, when what it waits for comes at that moment: the relay then follows on, for ever."""
+    await make_stream(nats_bus)
+    connecting = asyncio.Event()
+    connect = jetstream.OrderedConnection.open
+
+    async def swallow_once(opener: Any) -> Any:
+        if not connecting.is_set():
+            connecting.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+        return await connect(opener)
+
+    monkeypatch.setattr(jetstream.OrderedConnection, "open", swallow_once)
+    async with asyncio.timeout(20):
+        async with copying(nats_bus) as copy:
+            await copy.save(1)
+            await connecting.wait()

@@ -71,6 +71,11 @@ def test_a_readers_run_of_the_same_agent_is_denied_with_exit_code_3_reason_and_d
         (["runs", "show", "not-a-run", "--as", "acme/analyst"], 2),
         (["whoami", "--token", "garbage"], 7),
         (["token", "acme/analyst", "--ttl", "0"], 2),
+        (
+            ["trail", "verify", "globex/analyst", "--as", "acme/analyst"],
+            4,
+        ),  # another tenant's, not one's own by that name
+        (["trail", "show", "nosuch/analyst", "--as", "acme/analyst"], 4),
         (["trail", "show", "acme/analyst", "--as", "acme/reader"], 4),  # absent and forbidden answer alike
     ],
 )

@@ -14,6 +14,7 @@ import gc
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -195,12 +196,12 @@ class Service:
             loop.add_signal_handler(number, self.stop)
         await self.start()
         try:
-            await self._until_ready()
-            readiness.announce_ready()
-            structlog.get_logger().info("service.ready")
-            for hook in self._on_ready:
-                await hook()
-            settle_memory()
+            if await self._until_ready():
+                readiness.announce_ready()
+                structlog.get_logger().info("service.ready")
+                for hook in self._on_ready:
+                    await hook()
+                settle_memory()
             await self._stopping.wait()
         finally:
             await self.shut_down()
@@ -263,15 +264,18 @@ class Service:
         for task in self._tasks:
             structlog.get_logger().error("task.did_not_end", task=task.get_name())
 
-    async def _until_ready(self) -> None:
-        """Readiness is a write that succeeded, not a flag: wait until every check passes."""
+    async def _until_ready(self) -> bool:
+        """Readiness is a write that succeeded, not a flag: wait until every check passes. False when told to stop."""
         while not self._stopping.is_set():
             report = await self.health()
             if report.ready:
-                return
+                return True
             faults = {name: check.detail for name, check in report.checks.items() if not check.ok}
             structlog.get_logger().info("service.waiting", faults=faults)
-            await asyncio.wait([asyncio.ensure_future(self._stopping.wait())], timeout=0.1)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await self._stopping.wait()
+        return False
 
     async def health(self) -> Health:
         """Run every check now."""

@@ -37,6 +37,7 @@ RELAYED = "Remit-Relayed"
 """On a message out of order (a range published again): how far the copy had come. A relay that finds such a message
 last goes on behind that number instead of the message's own."""
 
+_CANCEL_AGAIN_SECONDS = 0.2
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 5.0
 
@@ -112,8 +113,9 @@ class Relay:
         """End; the next start finds out by itself how far the copy has come."""
         self._stopping.set()
         self._wake.set()
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        while not self._task.done():  # Python 3.11's `wait_for`, with which the bus client connects, can swallow it
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=_CANCEL_AGAIN_SECONDS)
         for _, _, future in self._requests:
             if not future.done():
                 future.set_exception(Unavailable(f"the relay of {self._chain} has stopped"))

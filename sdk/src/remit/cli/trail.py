@@ -60,7 +60,7 @@ def verify(user: str, /, *, offline: bool = False, as_: As = None, token: Token 
         report = as_user(
             as_ or user,
             token,
-            lambda client: client.command("audit", "verify-trail", _of(user, as_), timeout_seconds=60),
+            lambda client: client.command("audit", "verify-trail", _of(user, as_, token), timeout_seconds=60),
         )
 
     def draw() -> None:
@@ -86,7 +86,7 @@ def prove(user: str, index: int, /, *, to: Path | None = None, as_: As = None, t
     to
         File to write; standard output without it.
     """
-    command = {"index": index, **_of(user, as_)}
+    command = {"index": index, **_of(user, as_, token)}
     bundle = as_user(as_ or user, token, lambda client: client.command("audit", "prove-entry", command))
     text = orjson.dumps(bundle, option=orjson.OPT_INDENT_2)
     if to is None:
@@ -118,7 +118,7 @@ def replay(user: str, /, *, after: int | None = None, speed: float = 0.0, as_: A
 
     async def play(client: Client) -> int:
         count, before = 0, None
-        async for entry in client.entries(after=after, of=_of(user, as_).get("of")):
+        async for entry in client.entries(after=after, of=_of(user, as_, token).get("of")):
             at = datetime.fromisoformat(entry["recorded_at"])
             if speed > 0 and before is not None:
                 await asyncio.sleep(max(0.0, (at - before).total_seconds() / speed))
@@ -139,7 +139,7 @@ def _entries(
 
     async def read(client: Client) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
-        async for entry in client.entries(after=after, of=_of(user, as_).get("of")):
+        async for entry in client.entries(after=after, of=_of(user, as_, token).get("of")):
             found.append(entry)
             if limit is not None and len(found) >= limit:
                 break
@@ -160,9 +160,9 @@ def _offline_entries(user: str, after: int | None, limit: int | None) -> list[di
     return found
 
 
-def _of(user: str, as_: str | None) -> dict[str, str]:
-    """Nothing for one's own trail; the other's handle when somebody else asks."""
-    return {} if as_ in (None, user) else {"of": Handle.parse(user).handle}
+def _of(user: str, as_: str | None, token: str | None) -> dict[str, str]:
+    """Nothing for one's own trail; else whose it is, with the tenant: the service must be able to refuse it."""
+    return {} if token is None and as_ in (None, user) else {"of": str(Handle.parse(user))}
 
 
 def _draw(entries: list[dict[str, Any]]) -> None:

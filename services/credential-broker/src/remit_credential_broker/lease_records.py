@@ -65,9 +65,18 @@ class LeaseRecords:
     def _save_gathered(self) -> None:
         gathered, self._gathered = self._gathered, []
         for facts, caller in gathered:
-            recorded = self._store_of(caller.tenant).save_later(Lease.issue(**facts), user=caller.user)
-            self._saving.add(recorded)
-            recorded.add_done_callback(partial(self._note, caller, facts))
+            try:
+                self._save(facts, caller)
+            except Exception:  # none of the others may be lost with it
+                structlog.get_logger().exception(
+                    "lease.unrecorded", lease_id=facts["lease_id"].hex, tenant=caller.tenant
+                )
+                self._unrecorded[caller.tenant].append((caller.user, facts))
+
+    def _save(self, facts: Facts, caller: Caller) -> None:
+        recorded = self._store_of(caller.tenant).save_later(Lease.issue(**facts), user=caller.user)
+        self._saving.add(recorded)
+        recorded.add_done_callback(partial(self._note, caller, facts))
 
     async def settled(self) -> None:
         """Return when what was issued until now is stored, or known not to be."""
