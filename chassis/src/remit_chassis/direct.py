@@ -1,7 +1,7 @@
 """Subscriptions whose messages are handled in the turn of the loop in which they were read.
 
 The client library hands each message through a queue to a task of the subscription's own: two more turns of the loop
-a message, on the hot path six a call. Where handling is a dictionary's look-up, that is most of its cost. What takes
+a message. Where handling is a dictionary's look-up, that is most of its cost. What takes
 its place is the subscription's queue, which the library keeps to itself: it is pinned, and
 tests/integration/test_direct.py says what we rely on.
 """

@@ -1,7 +1,6 @@
 """Random nonces, drawn from the operating system many at a time.
 
-Each call of `os.urandom` lets the GIL go; where a thread waits for it, as group commit's does, getting it back was
-measured at 36 us, more than encrypting an event.
+Each call of `os.urandom` lets the GIL go, and where a thread waits for it, as group commit's does, it must be got back.
 """
 
 from __future__ import annotations

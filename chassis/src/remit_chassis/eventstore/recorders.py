@@ -114,7 +114,7 @@ class SQLiteEventRecorder(SQLiteApplicationRecorder):
     def insert_saves(self, saves: Sequence[Save], recorded_at: str) -> Sequence[Outcome]:
         """One INSERT for all when nothing is in the way: it is its own transaction, and the GIL is let go once.
 
-        Called by one thread. It keeps its connection: the pool's way in and out costs a tenth of a small save.
+        Called by one thread. It keeps its connection: the pool's way in and out is no small part of a small save.
         """
         if self._writing is None:
             self._writing = self.datastore.pool.connect()
