@@ -198,3 +198,21 @@ async def test_a_question_nobody_answers_is_unavailable_at_once(open_bus):
         with pytest.raises(Unavailable, match="nobody answers"):
             await service.ask("acme", "u-1", "policy", "decide")
         assert (datetime.now(UTC) - began).total_seconds() < 3
+
+
+async def test_a_service_that_is_told_to_stop_before_it_is_ready_never_says_that_it_is(nats_bus, monkeypatch):
+    announced, looked = [], asyncio.Event()
+    monkeypatch.setattr("remit_chassis.readiness.announce_ready", lambda: announced.append("ready"))
+    service = Service("audit", AuditSettings(home=nats_bus.home.path, nats_url=nats_bus.url), user_keys=OneKey())
+
+    async def unfit():
+        looked.set()
+        raise Unavailable("not yet")
+
+    service.check("unfit", unfit)
+    async with asyncio.timeout(30):
+        living = asyncio.ensure_future(service._live())
+        await looked.wait()
+        service.stop()
+        await living
+    assert announced == []
