@@ -152,6 +152,15 @@ async def test_a_notice_of_the_directory_is_heeded_at_once(place):
     assert (await decide(runtime, call())).decision is True
 
 
+async def test_no_question_overtakes_a_notice_that_was_read_before_it(place):
+    """Each pair comes in one read of the connection as often as not: both must be handled in the order they came."""
+    _, auth, runtime = place
+    for turn in range(100):
+        await auth.change(u_1=("analyst",) if turn % 2 else ())
+        answer = await decide(runtime, call())
+        assert (answer.decision, answer.context.data_revision) == (bool(turn % 2), str(8 + turn))
+
+
 async def test_what_is_known_is_not_asked_for_at_every_decision(place):
     _, auth, runtime = place
     for answer in await asyncio.gather(*(decide(runtime, call()) for _ in range(50))):

@@ -6,6 +6,7 @@ from uuid import uuid4
 
 from nats.aio.msg import Msg
 
+from remit_chassis import direct
 from remit_chassis.keyring import UserKeys
 from remit_chassis.permits import PermitSigner
 from remit_chassis.service import Service
@@ -54,12 +55,13 @@ def build(settings: PolicySettings, *, user_keys: UserKeys | None = None) -> Ser
     )
     handlers.register(service, decisions)
 
-    async def forget(notice: Msg) -> None:
+    def forget(notice: Msg) -> None:
         directory.forget(notice.subject.split(".")[1])
 
     async def begin() -> None:
         await engine.load(policies, {})
-        await service.nc.subscribe(subjects.any_live("directory"), cb=forget)
+        # Directly, as decisions are: a question read after a notice must not overtake it.
+        await direct.subscribe(service.nc, subjects.any_live("directory"), forget)
 
     service.on_start(begin)
     service.on_stop(engine.close)
