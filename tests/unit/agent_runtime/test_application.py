@@ -14,6 +14,7 @@ from remit_agent_runtime.agents import AgentInvalid
 from remit_agent_runtime.sweep import Sweep
 from remit_agent_runtime.tool_host_client import ToolOutcome
 from remit_agent_runtime.worker import Cancellation
+from remit_contracts.decisions import UNDECIDED
 from remit_contracts.errors import Absent, Conflict, Denied, Overloaded, Unavailable
 from remit_contracts.identity import Caller
 
@@ -228,6 +229,20 @@ async def test_agents_that_one_may_not_invoke_or_that_are_broken_are_not_listed(
     runtime.world.services.denied = {"secret": "no"}
     listed = (await runtime.runs.list_agents(ME)).agents
     assert [(row.name, row.model, row.tools) for row in listed] == [("analyst", "scripted", ("sql", "docs"))]
+
+
+@pytest.mark.parametrize("code", sorted(UNDECIDED))
+async def test_agents_are_not_listed_at_all_while_nobody_can_decide_about_one_of_them(
+    runtime: Runtime, tmp_path: Path, code: str
+) -> None:
+    (tmp_path / "agents" / TENANT / "second.yaml").write_text("name: second\n")
+    services = runtime.world.services
+    services.denied, services.denied_with = {"second": "away"}, code
+    with pytest.raises(Unavailable, match="away") as refused:
+        await runtime.runs.list_agents(ME)
+    assert (refused.value.refusal_code, refused.value.decision_id) == ("unavailable", "d-2")
+    services.denied = {}
+    assert [row.name for row in (await runtime.runs.list_agents(ME)).agents] == ["analyst", "second"]
 
 
 async def test_the_sweep_takes_up_what_a_crash_left_and_nothing_else(runtime: Runtime, tmp_path: Path) -> None:

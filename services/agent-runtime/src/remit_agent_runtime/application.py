@@ -27,6 +27,7 @@ from remit_agent_runtime.tool_gate import Ask
 from remit_agent_runtime.toolhost.catalog import ToolDescriptor
 from remit_agent_runtime.views import view_of
 from remit_agent_runtime.worker import Stores
+from remit_contracts.decisions import UNDECIDED
 from remit_contracts.errors import Absent, Conflict, Denied, Refusal, Unavailable
 from remit_contracts.fast_decisions import DecisionAnswer, DecisionContext, ask
 from remit_contracts.identity import Caller, data_key_scope
@@ -184,7 +185,10 @@ class Runs:
         return RunsListed(runs=tuple(rows))
 
     async def list_agents(self, caller: Caller) -> AgentsListed:
-        """The agents that the caller may invoke and whose definitions hold, by name."""
+        """The agents that the caller may invoke and whose definitions hold, by name.
+
+        Raises Unavailable when policy could not decide about one of them: a list without it would be a wrong answer.
+        """
         rows = [await self._row(name, caller) for name in self._agents.names(caller.tenant)]
         return AgentsListed(agents=tuple(row for row in rows if row))
 
@@ -197,6 +201,12 @@ class Runs:
         except Unavailable:
             raise
         except Refusal as refused:
+            if refused.refusal_code in UNDECIDED:
+                raise Unavailable(
+                    f"which agents you may use cannot be decided just now: {refused.reason}",
+                    decision_id=refused.decision_id,
+                    retry_after_seconds=1.0,
+                ) from None
             if not isinstance(refused, Denied):
                 structlog.get_logger().warning(
                     "agent.unusable", agent=name, tenant=caller.tenant, reason=refused.reason
