@@ -6,10 +6,10 @@ synchronous=FULL, one fsync a transaction.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -239,19 +239,25 @@ def open_sqlite(path: Path, chain: Chain, *, read_only: bool = False) -> SQLiteE
 
 
 def _create(path: Path, chain: Chain) -> None:
-    """The file appears with its tables or not at all: whoever checks stores would take an empty one for damaged."""
-    new = path.with_name(f"{path.name}.new")  # one that an earlier process left is made good
-    recorder = SQLiteEventRecorder(ChainDatastore(new, chain))
-    recorder.create_table()
-    recorder.close()
-    with suppress(FileExistsError):
-        os.link(new, path)
-    new.unlink()
+    """The file appears with its tables or not at all: whoever checks stores would take an empty one for damaged.
+
+    A rename overwrites, and a hard link, which does not, is not to be had on every file system: so whoever makes a
+    file of this directory holds its lock, and looks again whether somebody else was quicker.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory = os.open(path.parent, os.O_RDONLY)
     try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        if path.exists():
+            return
+        new = path.with_name(f"{path.name}.new")  # one that an earlier process left is made good
+        recorder = SQLiteEventRecorder(ChainDatastore(new, chain))
+        recorder.create_table()
+        recorder.close()
+        new.rename(path)
         os.fsync(directory)
     finally:
-        os.close(directory)
+        os.close(directory)  # and so the lock is let go
 
 
 @lru_cache(maxsize=512)
