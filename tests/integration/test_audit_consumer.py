@@ -361,6 +361,20 @@ async def test_a_tenant_that_comes_later_is_followed_too(world: World) -> None:
     await until(lambda: len(world.entries("globex")) == 3)
 
 
+async def test_a_tenants_ledger_is_begun_before_its_first_event_when_asked_for(world: World) -> None:
+    async def follow(tenant: str) -> Any:
+        asked = subjects.rpc(tenant, "system", "audit", "follow")
+        return orjson.loads((await world.installer.request(asked, b"{}", timeout=5)).data)
+
+    assert (await follow("initech"))["error"]["code"] == "absent", "there is no stream yet"
+    await ensure_stream(world.installer, subjects.events_stream("initech"))
+    assert await follow("initech") == {"tenant": "initech", "entries": 0}
+    assert (world.settings.ledger_dir / "initech.sqlite").exists()
+    await world.played["auth"].publish(Chain("auth", "initech").event(b"x"))
+    await until(lambda: world.entries("initech") == [("auth", 1)])
+    assert await follow("initech") == {"tenant": "initech", "entries": 1}
+
+
 async def test_a_stream_that_lets_events_be_deleted_keeps_the_service_from_being_ready(nats_bus: Bus) -> None:
     world = World(nats_bus)
     async with nats_bus.client("installer") as installer:

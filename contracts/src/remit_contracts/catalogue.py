@@ -32,7 +32,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("rpc", "auth", "list-tenants", Nothing, directory.TenantsListed, "All tenants."),
     Operation("rpc", "auth", "create-tenant", directory.CreateTenant, directory.DirectoryChanged, "A new tenant."),
     Operation(
-        "rpc", "auth", "set-tenant-active", directory.SetTenantActive, directory.DirectoryChanged, "Suspend or resume."
+        "rpc", "auth", "set-tenant-active", directory.SetTenantActive, directory.TenantActivitySet, "Suspend or resume."
     ),
     Operation("rpc", "auth", "define-role", directory.DefineRole, directory.DirectoryChanged, "A role's definition."),
     Operation(
@@ -45,7 +45,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("rpc", "auth", "assign-role", directory.AssignRole, directory.UserRow, "Give a user a role."),
     Operation("rpc", "auth", "remove-role", directory.RemoveRole, directory.UserRow, "Take a role from a user."),
     Operation("rpc", "auth", "issue-token", directory.IssueToken, directory.TokenIssued, "Open a session."),
-    Operation("rpc", "auth", "end-session", directory.EndSession, directory.DirectoryChanged, "End a session."),
+    Operation("rpc", "auth", "end-session", directory.EndSession, directory.SessionEnded, "End a session."),
     Operation("rpc", "policy", "decide", decisions.DecisionRequest, decisions.DecisionAnswer, "May they? (hot)"),
     Operation("rpc", "policy", "info", Nothing, decisions.PolicyInfo, "Engine and bundle in force."),
     Operation("rpc", "policy", "redecide", decisions.Redecide, decisions.Redecided, "Decide a recorded input again."),
@@ -97,6 +97,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("cmd", "audit", "verify-trail", trails.VerifyTrail, trails.TrailVerified, "Recompute a trail's hashes."),
     Operation("cmd", "audit", "prove-entry", trails.ProveEntry, trails.ProofBundle, "A proof to check offline."),
     Operation("cmd", "audit", "checkpoint", trails.ShowCheckpoint, trails.CheckpointShown, "The signed tree head."),
+    Operation("rpc", "audit", "follow", trails.FollowTenant, trails.TenantFollowed, "Begin a tenant's ledger."),
     Operation("rpc", "audit", "check", trails.CheckCopies, trails.AuditReport, "Every copy and every proof."),
     *(
         Operation("rpc", service, verb, command, answer, summary)

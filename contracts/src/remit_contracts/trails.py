@@ -57,6 +57,17 @@ class CheckCopies(Command):
     tenant: str | None = None
 
 
+class FollowTenant(Command):
+    """`rpc audit.follow`: begin this tenant's ledger, before anything happens there; answered with TenantFollowed."""
+
+
+class TenantFollowed(Answer):
+    """The ledger is there and takes what the tenant's stream brings; `entries` are in it already."""
+
+    tenant: str
+    entries: int
+
+
 class TrailEntry(Answer):
     """One thing that happened. `recorded_at` is RFC 3339 in UTC; `aggregate` is 32 hex digits; `event` is the topic."""
 

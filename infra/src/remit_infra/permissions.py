@@ -39,6 +39,7 @@ ASKS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     INSTALLER: (
         ("auth", "*"),
         ("audit", "check"),
+        ("audit", "follow"),
         ("policy", "info"),
         ("policy", "redecide"),
         *((service, verb) for service in SERVICES for verb in ("health", "metrics")),

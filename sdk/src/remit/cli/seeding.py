@@ -21,11 +21,15 @@ owner."""
 
 
 async def create_tenant(office: Installer, tenant: str) -> dict[str, Any]:
-    """The tenant's event stream, then its directory, then its roles; raises Conflict when it exists."""
+    """The tenant's event stream, its ledger, then its directory and roles; raises Conflict when it exists.
+
+    The witness comes before the first event: a tenant that has events and no ledger has lost it.
+    """
     from remit_contracts import subjects
     from remit_infra.streams import ensure_stream
 
     await ensure_stream(office.nc, subjects.events_stream(tenant))
+    await office.ask(tenant, "audit", "follow")
     created = await office.ask(tenant, "auth", "create-tenant", {})
     for role in default_roles():
         await office.ask(tenant, "auth", "define-role", role)

@@ -28,7 +28,7 @@ def build(settings: AuditSettings) -> Service:
     service = Service("audit", settings)
     consumer = Consumer(service, settings, key, Alarms(service))
     trails = Trails(service, consumer, settings.ledger_dir, public_key)
-    handlers.register(service, trails, CopyCheck(service, consumer, settings, public_key))
+    handlers.register(service, trails, CopyCheck(service, consumer, settings, public_key), consumer)
     service.check("streams", consumer.ready)
 
     @service.on_start

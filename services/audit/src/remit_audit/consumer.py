@@ -15,11 +15,12 @@ from remit_audit.follower import Follower
 from remit_audit.ledger import Ledger
 from remit_audit.pull import DURABLE
 from remit_audit.watch import Watch
-from remit_chassis.streams import ask_jetstream, stream_info
+from remit_chassis.streams import ask_jetstream, stream_info, stream_names
 from remit_contracts import subjects
-from remit_contracts.errors import Refusal, Tampered, Unavailable
+from remit_contracts.errors import Absent, Refusal, Tampered, Unavailable
 from remit_contracts.identity import SYSTEM_USER, is_label
 from remit_contracts.operations import MAX_REPUBLISHED, Republish
+from remit_contracts.trails import TenantFollowed
 
 if TYPE_CHECKING:
     from remit_audit.alarms import Alarms
@@ -69,7 +70,7 @@ class Consumer:
 
     async def discover(self) -> None:
         """Follow streams that are new, and look at all of them; raises Unavailable."""
-        tenants = {name.removeprefix(PREFIX) for name in await stream_names(self._service) if name.startswith(PREFIX)}
+        tenants = set(subjects.tenants_of_streams(await stream_names(self._service.nc)))
         tenants |= {path.stem for path in self._settings.ledger_dir.glob("*.sqlite")}
         for tenant in sorted(filter(is_label, tenants)):
             await self._follow(tenant)
@@ -84,6 +85,14 @@ class Consumer:
         if tenant not in self.followers and await stream_info(self._service.nc, subjects.events_stream(tenant)):
             await self._follow(tenant)
         return tenant in self.followers
+
+    async def begin(self, tenant: str) -> TenantFollowed:
+        """Follow a tenant whose stream was made just now, its ledger on disk; raises Absent, Tampered, Unavailable."""
+        if not await self.follow(tenant):
+            if tenant in self._refused:
+                raise Tampered(f"the ledger of {tenant} takes no events: {self._refused[tenant]}")
+            raise Absent(f"there is no stream {subjects.events_stream(tenant)} to follow")
+        return TenantFollowed(tenant=tenant, entries=self.followers[tenant].ledger.size)
 
     async def ready(self) -> str:
         """For readiness: every stream was looked at and is fit, and every ledger takes events."""
@@ -182,16 +191,3 @@ class Consumer:
             except Exception:  # a bug: the next round may fare better
                 structlog.get_logger().exception("audit.failed")
             await asyncio.sleep(seconds)
-
-
-async def stream_names(service: Service) -> list[str]:
-    """Every stream of the bus; raises Unavailable."""
-    names: list[str] = []
-    while True:
-        answer = await ask_jetstream(service.nc, "STREAM.NAMES", {"offset": len(names)})
-        if error := answer.get("error"):
-            raise Unavailable(f"the streams cannot be listed: {error.get('description')}")
-        page = answer.get("streams") or []
-        names += page
-        if not page or len(names) >= int(answer.get("total", 0)):
-            return names

@@ -11,20 +11,23 @@ from remit_contracts.trails import (
     AuditReport,
     CheckCopies,
     CheckpointShown,
+    FollowTenant,
     ProofBundle,
     ProveEntry,
     ShowCheckpoint,
     ShowTrail,
+    TenantFollowed,
     TrailPage,
     TrailVerified,
     VerifyTrail,
 )
 
 if TYPE_CHECKING:
+    from remit_audit.consumer import Consumer
     from remit_chassis.service import Service
 
 
-def register(service: Service, trails: Trails, check: CopyCheck) -> None:
+def register(service: Service, trails: Trails, check: CopyCheck, consumer: Consumer) -> None:
     """Add what the audit service answers."""
 
     @service.command("show-trail", ShowTrail)
@@ -42,6 +45,10 @@ def register(service: Service, trails: Trails, check: CopyCheck) -> None:
     @service.command("checkpoint", ShowCheckpoint)
     async def checkpoint(command: ShowCheckpoint, caller: Caller) -> CheckpointShown:
         return await trails.checkpoint(command, caller)
+
+    @service.rpc("follow", FollowTenant)
+    async def follow(_: FollowTenant, caller: Caller) -> TenantFollowed:
+        return await consumer.begin(caller.tenant)
 
     @service.rpc("check", CheckCopies)
     async def check_copies(command: CheckCopies, caller: Caller) -> AuditReport:
