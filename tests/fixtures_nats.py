@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import ssl
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -21,17 +22,18 @@ from remit_chassis.requester import Requester
 from remit_contracts import subjects
 from remit_infra.engines import free_port, nats_server_program
 from remit_infra.home import Home
-from remit_infra.nats import BusServer, render
+from remit_infra.nats import BusServer, Tls, render
 
 STARTS_WITHIN_SECONDS = 20
 ANYONE = "{ user: anyone, password: anyone }"
 
 
 class Bus:
-    """A running server, and the home directory whose keys it knows."""
+    """A running server, and the home directory whose keys it knows; with `tls` it takes no plain connection."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, *, tls: Tls | None = None) -> None:
         self.home = home
+        self.tls = tls
         self.port = free_port()
         self.violations: list[str] = []
         self.anyone = False
@@ -53,7 +55,7 @@ class Bus:
 
     def start(self) -> None:
         """Start, or start again on the same port and the same streams; returns once it accepts connections."""
-        server = BusServer(listen=f"127.0.0.1:{self.port}", store_dir=self.home.bus / "js")
+        server = BusServer(listen=f"127.0.0.1:{self.port}", store_dir=self.home.bus / "js", tls=self.tls)
         configuration = self.home.bus / "nats.conf"
         text = render(server, self.home.public_nkeys())
         if self.anyone:
@@ -88,6 +90,8 @@ class Bus:
         async def note(fault: Exception) -> None:
             self.violations.append(str(fault))
 
+        if self.tls:
+            options = {"tls": ssl.create_default_context(cafile=str(self.tls.authorities)), **options}
         nc = Client()
         try:
             await nc.connect(self.url, **{"error_cb": note, "allow_reconnect": False, **options})
@@ -149,9 +153,9 @@ async def seen_by_server(nc: Client) -> None:
 
 
 @contextmanager
-def running_bus(directory: Path) -> Iterator[Bus]:
+def running_bus(directory: Path, *, tls: Tls | None = None) -> Iterator[Bus]:
     """A provisioned home in `directory` and its server."""
-    bus = Bus(Home.create(directory))
+    bus = Bus(Home.create(directory), tls=tls)
     bus.start()
     try:
         yield bus

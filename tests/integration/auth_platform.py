@@ -42,7 +42,9 @@ class Platform:
 
     def __init__(self, bus: Bus) -> None:
         self.bus = bus
-        self.settings = AuthSettings(home=bus.home.path, nats_url=bus.url)
+        self.settings = AuthSettings(
+            home=bus.home.path, nats_url=bus.url, nats_ca_file=bus.tls.authorities if bus.tls else None
+        )
         self.service: Service
         self.installer: Client
         self._broker: Client

@@ -291,14 +291,9 @@ class Service:
     # -- the bus ---------------------------------------------------------------------------------------------------
 
     def _make_broker(self) -> NatsBroker:
-        tls: dict[str, Any] = {}
-        if self.settings.nats_ca_file:
-            import ssl
-
-            tls["ssl_context"] = ssl.create_default_context(cafile=str(self.settings.nats_ca_file))
         return NatsBroker(
             self.settings.nats_url,
-            security=NatsNKey.from_file(self.settings.nkey_file, **tls),
+            security=NatsNKey.from_file(self.settings.nkey_file, ssl_context=self.settings.nats_tls()),
             name=self.name,
             inbox_prefix=self.inbox,
             max_reconnect_attempts=-1,

@@ -8,10 +8,13 @@ files names them one by one.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import AliasChoices, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+if TYPE_CHECKING:
+    import ssl
 
 
 class ServiceSettings(BaseSettings):
@@ -48,6 +51,17 @@ class ServiceSettings(BaseSettings):
             if getattr(self, field) == Path():
                 setattr(self, field, place)
         return self
+
+    def nats_tls(self) -> ssl.SSLContext | None:
+        """What every connection to the bus is verified by: the authorities in `nats_ca_file`; None for one without TLS.
+
+        Raises OSError (ssl.SSLError is one) for a file that holds none.
+        """
+        if self.nats_ca_file is None:
+            return None
+        import ssl
+
+        return ssl.create_default_context(cafile=str(self.nats_ca_file))
 
 
 def read_hex_secret(path: Path, *, length_bytes: int = 32) -> bytes:

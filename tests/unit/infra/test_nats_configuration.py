@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from fixtures_tls import self_signed
 
 from remit_chassis.nkeys import SignKey, XKey
 from remit_infra.engines import nats_server_program
@@ -27,20 +24,7 @@ def nkeys() -> dict[str, str]:
 @pytest.fixture
 def tls(tmp_path: Path) -> Tls:
     """A self-signed certificate: enough for the server to read the configuration."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "nats")])
-    now = datetime.now(UTC)
-    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-    builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + timedelta(days=1))
-    pem = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    files = Tls(tmp_path / "cert.pem", tmp_path / "key.pem", tmp_path / "ca.pem")
-    files.certificate.write_bytes(pem)
-    files.authorities.write_bytes(pem)
-    files.key.write_bytes(private)
-    return files
+    return self_signed(tmp_path)
 
 
 def check(tmp_path: Path, text: str) -> str:

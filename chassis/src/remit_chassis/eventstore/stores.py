@@ -123,10 +123,6 @@ class EventStores:
         from nats.aio.client import Client
 
         settings = self._service.settings
-        if settings.nats_ca_file:
-            import ssl
-
-            options["tls"] = ssl.create_default_context(cafile=str(settings.nats_ca_file))
         client = Client()
         try:
             await client.connect(
@@ -134,6 +130,7 @@ class EventStores:
                 name=f"{self._service.name} relay",
                 nkeys_seed=str(settings.nkey_file),
                 inbox_prefix=self._service.inbox,
+                tls=settings.nats_tls(),
                 **options,
             )
         except BaseException:

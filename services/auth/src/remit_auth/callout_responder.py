@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -42,11 +42,6 @@ class CalloutResponder:
         """Connect and listen; the connection comes back by itself when the server does."""
         import nats
 
-        options: dict[str, Any] = {}
-        if self._settings.nats_ca_file:
-            import ssl
-
-            options["tls"] = ssl.create_default_context(cafile=str(self._settings.nats_ca_file))
         self._nc = await nats.connect(
             self._settings.nats_url,
             name="auth-callout",
@@ -54,7 +49,7 @@ class CalloutResponder:
             max_reconnect_attempts=-1,
             reconnect_time_wait=0.5,
             error_cb=self._fault,
-            **options,
+            tls=self._settings.nats_tls(),
         )
         await self._nc.subscribe(subjects.AUTH_CALLOUT, queue=QUEUE, cb=self._arrived, pending_msgs_limit=MAX_WAITING)
         await self._nc.flush()

@@ -42,11 +42,6 @@ class SystemAccount:
         """Connect and listen; the connection comes back by itself when the server does."""
         import nats
 
-        options: dict[str, Any] = {}
-        if self._settings.nats_ca_file:
-            import ssl
-
-            options["tls"] = ssl.create_default_context(cafile=str(self._settings.nats_ca_file))
         self._nc = await nats.connect(
             self._settings.nats_url,
             name="auth-system",
@@ -57,7 +52,7 @@ class SystemAccount:
             disconnected_cb=self._away,
             reconnected_cb=self._back,
             error_cb=self._fault,
-            **options,
+            tls=self._settings.nats_tls(),
         )
         await self._nc.subscribe(subjects.CLIENT_CONNECTED, cb=self._connected)
         await self._nc.subscribe(subjects.CLIENT_DISCONNECTED, cb=self._disconnected)
