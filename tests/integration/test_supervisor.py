@@ -5,6 +5,7 @@ The platform under test runs in a process of its own: this file as a script.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import resource
@@ -23,9 +24,13 @@ from remit_chassis.readiness import announce_failure, announce_ready
 from remit_contracts.errors import Refusal
 from remit_infra.home import Home
 from remit_infra.lock import down, status
+from remit_infra.logfile import LIMIT_BYTES, old_log
+from remit_infra.streams import connect_installer
 from remit_infra.supervisor import Ports, Supervisor
 
 PATIENCE_SECONDS = 40
+LONGEST_SUBJECT = 3900
+"""Bytes that the bus server takes, and repeats in its log when it refuses them: its lines hold 4 KB."""
 TOLD = ("REMIT_HOME", "REMIT_NATS_URL", "REMIT_MONGO_URL")
 
 
@@ -49,6 +54,13 @@ def leaning() -> None:
     announce_ready()
     signal.sigwait(signals)
     signal.sigtimedwait({signal.SIGUSR1}, 0.5)
+
+
+def chatty() -> None:
+    """Prints three times what a log may hold, then is as the steady one."""
+    for _ in range(3 * LIMIT_BYTES // 1024):
+        print("x" * 1023)
+    steady()
 
 
 def failing() -> None:
@@ -78,7 +90,7 @@ def without_disk() -> None:
 
 def script(home: str, *options: str) -> int:
     """Run a supervisor over the fake services that are named; `seed`, `main`, `no-disk` and `port=N` are options."""
-    fakes = {fake.__name__: fake for fake in (steady, failing, crashing, silent, stubborn)}
+    fakes = {fake.__name__: fake for fake in (steady, chatty, failing, crashing, silent, stubborn)}
     services = {f"{name}-{number}": fakes[name] for number, name in enumerate(options) if name in fakes}
     services |= {name: leaning for name in options if name == "agent-runtime"}
     port = next((int(option[5:]) for option in options if option.startswith("port=")), None)
@@ -271,6 +283,64 @@ def test_a_killed_engine_comes_back_on_the_same_port(platform: Platform, engine:
 def answers(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def was_cut(log: Path) -> bool:
+    """Whether a log was begun anew and is short; where it was, no hole is left."""
+    if not old_log(log).exists() or log.stat().st_size > LIMIT_BYTES:
+        return False
+    assert old_log(log).stat().st_size <= LIMIT_BYTES
+    assert old_log(log).stat().st_mode & 0o777 == 0o600
+    assert b"\0" not in log.read_bytes()
+    return True
+
+
+def test_a_part_that_prints_without_end_fills_no_disk(platform: Platform) -> None:
+    platform.up("chatty")
+    platform.until_ready()
+    log = platform.home.logs / "chatty-0.log"
+    until(lambda: was_cut(log))
+    platform.end()
+    assert was_cut(log)
+    assert log.read_text().endswith("drained\n")
+
+
+def test_whoever_is_refused_by_the_bus_for_ever_fills_no_disk(platform: Platform) -> None:
+    platform.up("steady")
+    url = platform.until_ready()["nats"]
+    log = platform.home.logs / "nats.log"
+
+    async def flood(last: str) -> None:
+        nc = await connect_installer(platform.home, url)
+        try:
+            for number in range(3 * LIMIT_BYTES // LONGEST_SUBJECT):
+                await nc.publish("x" * LONGEST_SUBJECT)
+                if number % 500 == 0:
+                    await nc.flush()
+            await nc.publish(last)
+            await nc.flush()
+        finally:
+            await nc.close()
+
+    asyncio.run(flood("the.last.one"))
+    until(lambda: was_cut(log))
+    asyncio.run(flood("after.the.cut"))
+    until(lambda: was_cut(log))
+    assert platform.end()[0] == 0
+    assert was_cut(log)
+    assert 'Trapped "terminated" signal' in log.read_text()
+
+
+def test_a_bus_server_that_does_not_start_is_named_with_its_last_words(platform: Platform) -> None:
+    home = Home.create(platform.home.path)
+    (home.bus / "js").rmdir()
+    (home.bus / "js").write_bytes(b"")
+    platform.up("steady")
+    code, _, err = platform.ended()
+    assert (code, err.count("\n")) == (1, 1)
+    assert err.startswith("nats exited with code 1: ")
+    assert "storage directory" in err
+    assert platform.left() == []
 
 
 def test_no_child_outlives_a_supervisor_that_was_killed(platform: Platform) -> None:

@@ -14,10 +14,10 @@ from typing import NoReturn
 
 from remit_chassis.readiness import READY_FD
 from remit_contracts.errors import Refusal
+from remit_infra.logfile import keep_short, last_line, redirect_output
 from remit_infra.signals import HANDLED
 
 _PR_SET_PDEATHSIG = 1
-_LOG_LIMIT_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Child:
         self.exit_code: int | None = None
         self._said = b""
         if part.logged:
-            _keep_short(log)
+            keep_short(log)
         self.announcements, announcing = os.pipe()
         os.set_blocking(self.announcements, False)
         parent = os.getpid()
@@ -68,7 +68,7 @@ class Child:
             os.close(announcing)
 
     def look(self) -> None:
-        """Bring `state` up to date: read what it announced, probe it, reap it."""
+        """Bring `state` up to date: read what it announced, probe it, reap it. Keep the log of one that lives short."""
         if self.state == "gone":
             return
         if self.announcements >= 0:
@@ -82,6 +82,8 @@ class Child:
             self._close()
         elif self.state == "starting" and self.part.probe and self.part.probe():
             self.state = "ready"
+        if self.part.logged and self.state != "gone":  # the last words of one that is gone say why
+            keep_short(self.log)
 
     def signal(self, number: int) -> None:
         """Send a signal unless it was reaped already: its number may be another's by then."""
@@ -94,7 +96,7 @@ class Child:
             return self.failure
         code = self.exit_code or 0
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
-        last = _last_line(self.log) if self.part.logged else ""
+        last = last_line(self.log) if self.part.logged else ""
         return f"{self.part.name} {how}{f': {last}' if last else ''} (see {self.log})"
 
     def _listen(self) -> None:
@@ -132,7 +134,7 @@ def _live(part: Part, log: Path, parent: int, announcing: int, inherited: Iterab
             if descriptor >= 0:
                 os.close(descriptor)
         if part.logged:
-            _redirect(log)
+            redirect_output(log)
         os.environ.update(part.environment)
         if part.announces:
             os.environ[READY_FD] = str(announcing)
@@ -158,28 +160,3 @@ def _die_with(parent: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it went between the fork and the line above
         os._exit(1)
-
-
-def _redirect(log: Path) -> None:
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    written = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(written, 1)
-    os.dup2(written, 2)
-    os.close(written)
-
-
-def _keep_short(log: Path) -> None:
-    if log.exists() and log.stat().st_size > _LOG_LIMIT_BYTES:
-        log.replace(log.with_suffix(".log.old"))
-
-
-def _last_line(log: Path) -> str:
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 2048))
-            lines = file.read().decode(errors="replace").split("\n")
-    except OSError:
-        return ""
-    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")

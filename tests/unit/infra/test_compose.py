@@ -34,6 +34,11 @@ def test_no_part_has_a_root_user_a_capability_or_a_writable_system(part: str) ->
     assert not any("docker.sock" in str(volume) for volume in said.get("volumes", ()))
 
 
+@pytest.mark.parametrize("part", PARTS)
+def test_what_is_kept_of_a_parts_output_is_bounded(part: str) -> None:
+    assert PARTS[part]["logging"]["options"].keys() == {"max-size", "max-file"}
+
+
 @pytest.mark.parametrize("part", sorted(PARTS.keys() - {"streams"}))
 def test_every_part_that_stays_has_a_health_check(part: str) -> None:
     check = PARTS[part]["healthcheck"]
