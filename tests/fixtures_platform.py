@@ -28,6 +28,8 @@ from remit_contracts.identity import Handle
 
 STARTS_WITHIN_SECONDS = 60
 STOPS_WITHIN_SECONDS = 40
+USUAL_UMASK = 0o022
+"""Whatever the tests run under: what is closed to others must be so by our doing."""
 
 
 class Finished(NamedTuple):
@@ -68,6 +70,7 @@ class Platform:
                 stderr=log,
                 text=True,
                 env=self.environment,
+                umask=USUAL_UMASK,
             )
         while not (self.home / "endpoints.json").exists():
             assert time.monotonic() - began < STARTS_WITHIN_SECONDS, f"not ready: {self.log}"
@@ -106,6 +109,7 @@ class Platform:
             text=True,
             timeout=timeout,
             env=self.environment,
+            umask=USUAL_UMASK,
         )
         return Finished(done.returncode, done.stdout, done.stderr)
 

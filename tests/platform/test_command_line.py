@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from fixtures_platform import running_platform
+from fixtures_platform import USUAL_UMASK, running_platform
 
 from remit_contracts.errors import Unavailable
 
@@ -193,6 +193,7 @@ def test_a_stopped_homes_trail_is_shown_verified_and_exported_offline(tmp_path):
     exported = started.cli("trail", "export", "acme/reader", "--offline", "--to", str(tmp_path / "t.jsonl"))
     assert exported.code == 0, exported.err
     assert len((tmp_path / "t.jsonl").read_text().splitlines()) == len(offline.json["entries"])
+    assert (tmp_path / "t.jsonl").stat().st_mode & 0o777 == 0o666 & ~USUAL_UMASK
     assert started.cli("audit", "check", "--offline", "--output", "json").json["ok"] is True
     told = " ".join(started.cli("audit", "check", "--offline").out.split())
     assert "checked: ledger; stores of agent-runtime, audit, auth, credential-broker, policy; permits;" in told

@@ -1,6 +1,8 @@
 """Attacks on a running platform, as a user who is signed in and means harm. Each must be refused, and say so."""
 
 import asyncio
+import stat
+from contextlib import suppress
 
 import orjson
 import pytest
@@ -148,3 +150,15 @@ async def test_secrets_of_the_home_are_in_no_log_and_in_no_childs_environment_or
                 told += file.read()
     for secret in secrets:
         assert secret not in told
+
+
+def test_no_file_of_a_home_can_be_read_by_others_on_the_machine(platform):
+    assert platform.cli("run", "helpdesk", "what is a lease?", "--as", "acme/reader").code == 0
+    modes = {}
+    for path in platform.home.rglob("*"):
+        with suppress(FileNotFoundError):  # databases and atomic writes come and go
+            modes[path.relative_to(platform.home).as_posix()] = path.lstat().st_mode
+    files = {name for name, mode in modes.items() if stat.S_ISREG(mode)}
+    made_by = ("logs/nats.log", "mongo/", "nats/js/", "ledger/", "store/agent-runtime/", "vault/", "documents/acme/")
+    assert all(any(name.startswith(part) for name in files) for part in made_by)
+    assert {name for name in files if modes[name] & 0o077} == set()

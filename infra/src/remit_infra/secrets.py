@@ -53,7 +53,8 @@ def provision(secrets: Path, public: Path) -> list[str]:
     for directory in (secrets, *(secrets / name for name in ("nkeys", "relay", "box"))):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.chmod(0o700)
-    (public / "box").mkdir(mode=0o755, parents=True, exist_ok=True)
+    for directory in (public, public / "box"):
+        directory.mkdir(mode=0o700, exist_ok=True)
     made = [name for name, make in SECRETS.items() if write_once(secrets / name, make().encode())]
     for name in SIGNING:
         _publish(public / f"{name}.pub", bytes(SigningKey(read_hex_secret(secrets / f"{name}.key")).verify_key))

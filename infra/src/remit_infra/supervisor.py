@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from remit_infra import engines
+from remit_infra.files import for_owner_alone
 from remit_infra.home import Home
 from remit_infra.lock import holding
 from remit_infra.process import Child, Part
@@ -101,7 +102,7 @@ class Supervisor:
         130. Raises AlreadyRunning, EngineRefused or StartRefused, each with one line for people. No process is left.
         """
         try:
-            with holding(self.home) as lock, waking_signals(self._signalled) as woken:
+            with for_owner_alone(), holding(self.home) as lock, waking_signals(self._signalled) as woken:
                 self._descriptors = [lock, *woken]
                 self.home.remove_endpoints()
                 try:

@@ -24,15 +24,11 @@ def content(home: Home) -> dict[str, bytes]:
     return {name: (home.secrets / name).read_bytes() for name in SECRETS}
 
 
-def test_a_home_is_closed_to_others_and_its_public_halves_are_not(tmp_path: Path) -> None:
+def test_a_home_and_every_file_in_it_are_closed_to_others(tmp_path: Path) -> None:
     home = Home.create(tmp_path / "home", at=NOW)
     assert json.loads(home.marker.read_text()) == {"version": 1, "created_at": "2030-01-01T00:00:00+00:00"}
     for entry in home.path.rglob("*"):
-        mode = stat.S_IMODE(entry.stat().st_mode)
-        if entry.is_relative_to(home.secrets):
-            assert mode == (0o700 if entry.is_dir() else 0o600), entry
-        elif entry.is_relative_to(home.public) and entry.is_file():
-            assert mode == 0o644, entry
+        assert stat.S_IMODE(entry.stat().st_mode) == (0o700 if entry.is_dir() else 0o600), entry
     assert stat.S_IMODE(home.path.stat().st_mode) == 0o700
 
 
