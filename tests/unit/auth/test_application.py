@@ -179,7 +179,7 @@ async def test_a_session_whose_end_was_not_recorded_ends_with_its_users_disablin
 async def test_a_session_that_was_opened_while_its_user_was_disabled_never_stands(at: Installation) -> None:
     user = at.directory.of("acme").find("ann").user
     await at.accounts.set_user_active(tenant="acme", handle="ann", active=False, reason=None)
-    raced = Session.open(tenant_id="acme", session_id="s-raced", user_id=user, ttl_seconds=60, at=at.now)
+    raced = Session.open(tenant_id="acme", session_id="s-raced", user_id=user, ttl_seconds=60, issuer="remit-dev", at=at.now)
     await at.store_of("acme").save(raced, user=user)
     await at.accounts.set_user_active(tenant="acme", handle="ann", active=True, reason=None)
     with pytest.raises(NotAdmitted, match="ended"):

@@ -38,7 +38,7 @@ ANALYST = (User.RoleAssigned, {"role": "analyst"})
 DISABLED = (User.Disabled, {"reason": None})
 CREATED = (Tenant.Created, {"tenant_id": "acme", "name": None})
 SUSPENDED = (Tenant.Suspended, {"reason": "unpaid"})
-OPENED = (Session.Opened, {"session_id": "s-1", "user_id": "u-1", "ttl_seconds": 60})
+OPENED = (Session.Opened, {"session_id": "s-1", "user_id": "u-1", "ttl_seconds": 60, "issuer": "remit-dev"})
 
 
 def test_registering_records_the_attributes_and_nothing_else() -> None:

@@ -83,9 +83,9 @@ def test_an_old_user() -> None:
     assert (user.roles, user.active, user.version) == ({"analyst"}, True, 6)
 
 
-def test_an_old_session() -> None:
+def test_an_old_session_was_vouched_for_by_the_only_issuer_there_was() -> None:
     session = replayed(SESSION)
-    assert session.ended
+    assert (session.ended, session.issuer) == (True, "remit-dev")
     assert session.expires_at == datetime(2030, 1, 1, 9, 31, 0, 250_000, tzinfo=UTC)
 
 

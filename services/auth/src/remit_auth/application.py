@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from remit_auth.cutting import Cut
-from remit_auth.domain import Session, Tenant, User
+from remit_auth.domain import BUILT_IN_ISSUER, Session, Tenant, User
 from remit_auth.ids import ENTROPY_BYTES, session_id_from, user_id_from
 from remit_auth.issuer import DevelopmentIssuer
 from remit_auth.projections import Directory, TenantDirectory
@@ -230,7 +230,12 @@ class Accounts:
         session_id = session_id_from(self._entropy(ENTROPY_BYTES))
         now = self._clock().replace(microsecond=0)  # a token's times are whole seconds, and so is its session's end
         session = Session.open(
-            tenant_id=tenant, session_id=session_id, user_id=member.user, ttl_seconds=ttl_seconds, at=now
+            tenant_id=tenant,
+            session_id=session_id,
+            user_id=member.user,
+            ttl_seconds=ttl_seconds,
+            issuer=BUILT_IN_ISSUER,
+            at=now,
         )
         await self._store_of(tenant).save(session, user=member.user)
         await self.catch_up(tenant)

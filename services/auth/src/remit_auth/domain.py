@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime, timedelta
+from typing import Any, Final
 from uuid import UUID
 
 from eventsourcing.domain import Aggregate
@@ -23,6 +24,9 @@ from remit_auth.ids import aggregate_id
 from remit_auth.roles import UnknownRole
 from remit_contracts.errors import MalformedIdentifier
 from remit_contracts.identity import RESERVED_TENANTS, label
+
+BUILT_IN_ISSUER: Final = "remit-dev"
+"""Who vouches for users in development, by the `iss` of its tokens."""
 
 
 class ReservedTenant(MalformedIdentifier):
@@ -188,10 +192,11 @@ class Session(Aggregate):
 
     TOPIC = "auth.Session"
 
-    def __init__(self, session_id: str, user_id: str, ttl_seconds: int) -> None:
+    def __init__(self, session_id: str, user_id: str, ttl_seconds: int, issuer: str) -> None:
         self.session_id = session_id
         self.user_id = user_id
         self.ttl_seconds = ttl_seconds
+        self.issuer = issuer
         self.ended = False
 
     @staticmethod
@@ -200,8 +205,10 @@ class Session(Aggregate):
         return aggregate_id("session", tenant_id, session_id)
 
     @classmethod
-    def open(cls, *, tenant_id: str, session_id: str, user_id: str, ttl_seconds: int, at: datetime) -> Session:
-        """Begins now and lasts `ttl_seconds`."""
+    def open(
+        cls, *, tenant_id: str, session_id: str, user_id: str, ttl_seconds: int, issuer: str, at: datetime
+    ) -> Session:
+        """Begins now and lasts `ttl_seconds`; `issuer` (the `iss` of its tokens) vouches that it is this user's."""
         return cls._create(
             cls.Opened,
             id=cls.id_of(tenant_id, label(session_id, kind="session")),
@@ -209,6 +216,7 @@ class Session(Aggregate):
             session_id=session_id,
             user_id=user_id,
             ttl_seconds=ttl_seconds,
+            issuer=issuer,
         )
 
     @property
@@ -226,9 +234,16 @@ class Session(Aggregate):
 
     class Opened(Event, Aggregate.Created):
         TOPIC = "auth.Session.Opened"
+        class_version = 2
         session_id: str
         user_id: str
         ttl_seconds: int
+        issuer: str
+
+        @staticmethod
+        def upcast_v1_v2(state: dict[str, Any]) -> None:
+            """Version 1 did not say who vouched for the user, and was written when only the built-in issuer could."""
+            state["issuer"] = BUILT_IN_ISSUER
 
     Created = Opened  # the library would make one more event of this name
 

@@ -14,7 +14,8 @@ from joserfc import jwt
 from joserfc.jwk import OKPKey
 from nacl.signing import SigningKey
 
-ISSUER = "remit-dev"
+from remit_auth.domain import BUILT_IN_ISSUER
+
 AUDIENCE = "remit"
 ALGORITHM = "Ed25519"
 TOKEN_TYPE = "at+jwt"  # noqa: S105 -- a media type
@@ -44,7 +45,7 @@ class DevelopmentIssuer:
         """A token that says who may connect as whom, until `expires_at` (whole seconds, rounded down)."""
         issued = int(issued_at.timestamp())
         claims = {
-            "iss": ISSUER,
+            "iss": BUILT_IN_ISSUER,
             "aud": AUDIENCE,
             "tenant": tenant,
             "sub": user,

@@ -17,7 +17,8 @@ from joserfc import jws, jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
 
-from remit_auth.issuer import ALGORITHM, AUDIENCE, ISSUER, TOKEN_TYPE
+from remit_auth.domain import BUILT_IN_ISSUER
+from remit_auth.issuer import ALGORITHM, AUDIENCE, TOKEN_TYPE
 from remit_contracts.directory import MAX_TOKEN_SECONDS
 from remit_contracts.errors import NotSignedIn
 from remit_contracts.identity import Caller, is_label
@@ -60,7 +61,7 @@ class Verifier:
 
 
 def _believed(claims: dict[str, Any], now: int) -> Credential:
-    if claims.get("iss") != ISSUER or claims.get("aud") != AUDIENCE:
+    if claims.get("iss") != BUILT_IN_ISSUER or claims.get("aud") != AUDIENCE:
         raise InvalidToken("the token is of another issuer or for another audience")
     issued_at, not_before, expires_at = (_instant(claims, name) for name in ("iat", "nbf", "exp"))
     if expires_at <= now:
