@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -19,7 +20,9 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from remit.client import connect
+from remit_auth.live_connections import LiveConnections
 from remit_auth.settings import AuthSettings
+from remit_auth.system_account import SystemAccount
 from remit_chassis.nkeys import SignKey
 from remit_contracts import subjects
 from remit_contracts.errors import NotSignedIn
@@ -282,6 +285,31 @@ async def test_a_bus_server_that_comes_back_has_room_for_everybody_who_was_there
         users.bus.stop()
         users.bus.start()
     await users.let_in_at_last(issued)
+
+
+async def test_whoever_comes_and_goes_at_once_is_not_counted_although_another_went_before(users: Users) -> None:
+    """What went before wakes the hearer of those who go: it must not hear the next one go before that one came."""
+    live = LiveConnections(cap=CAP, monotonic=time.monotonic)
+    account = SystemAccount(users.settings, live, asyncio.Event())
+    await account.open()
+    line = account._connected_client()
+    async with users.bus.client("sys") as witness, users.connected() as first:
+        gone = await witness.subscribe(subjects.CLIENT_DISCONNECTED)
+        await seen_by_server(witness)
+        async with asyncio.timeout(20):
+            while not len(live):
+                await seen_by_server(line)
+        line._transport._io_writer.transport.pause_reading()  # so that all that is told from here on comes at once
+        await first.nc.close()
+        for _ in range(CAP):
+            async with users.connected("bob"):
+                pass
+        for _ in range(1 + CAP):
+            await gone.next_msg(timeout=20)
+        line._transport._io_writer.transport.resume_reading()
+        await seen_by_server(line)
+    assert list(live) == []
+    await account.close()
 
 
 async def test_whatever_a_client_calls_itself_it_is_counted_and_cut_as_its_tokens_user(users: Users) -> None:

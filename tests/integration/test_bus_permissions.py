@@ -71,7 +71,9 @@ EVERYTHING = {
     "servers": "$SYS.REQ.SERVER.PING",
     "client comes": "$SYS.ACCOUNT.APP.CONNECT",
     "client goes": "$SYS.ACCOUNT.APP.DISCONNECT",
+    "clients come and go": "$SYS.ACCOUNT.APP.*",
     "client of the callout comes": "$SYS.ACCOUNT.AUTH.CONNECT",
+    "connections are counted": "$SYS.ACCOUNT.APP.SERVER.CONNS",
     "variables": "$SYS.REQ.SERVER.PING.VARZ",
     "claims": "$SYS.REQ.CLAIMS.UPDATE",
 }
@@ -138,7 +140,7 @@ MAY_HEAR = {
     "policy": {"live directory"} | inbox_of("policy"),
     "auth-callout": {"callout"},
     "installer": inbox_of("installer"),
-    "sys": {"client comes", "client goes"} | inbox_of("sys"),
+    "sys": {"client comes", "client goes", "clients come and go"} | inbox_of("sys"),
 }
 
 

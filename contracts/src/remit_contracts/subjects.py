@@ -28,6 +28,8 @@ USERS_ACCOUNT: Final = "APP"
 """The bus account of services and users."""
 CLIENT_CONNECTED: Final = f"$SYS.ACCOUNT.{USERS_ACCOUNT}.CONNECT"
 CLIENT_DISCONNECTED: Final = f"$SYS.ACCOUNT.{USERS_ACCOUNT}.DISCONNECT"
+CLIENTS_COME_AND_GO: Final = f"$SYS.ACCOUNT.{USERS_ACCOUNT}.*"
+"""Both of these, and nothing else that a bus server says (nats-server 2.15.1)."""
 BUS_SERVERS: Final = "$SYS.REQ.SERVER.PING"
 """Every bus server answers with its id and the number of all."""
 

@@ -90,7 +90,7 @@ def table() -> dict[str, Permissions]:
                 subjects.list_connections("*"),
                 subjects.kick("*"),
             ),
-            subscribe=(subjects.CLIENT_CONNECTED, subjects.CLIENT_DISCONNECTED, _own_inbox(SYSTEM)),
+            subscribe=(subjects.CLIENTS_COME_AND_GO, _own_inbox(SYSTEM)),
         ),
     }
 

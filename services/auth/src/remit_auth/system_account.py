@@ -1,6 +1,7 @@
 """The connection on the bus's system account: servers tell who comes and goes, list who is there, and cut one off.
 
-No other service has this account's key, and its permissions are these three requests and two events.
+No other service has this account's key, and its permissions are these three requests and two events, which come by one
+subscription.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from remit_auth.live_connections import LiveConnections, Place
+from remit_chassis import direct
 from remit_contracts import subjects
 from remit_contracts.errors import Unavailable
 from remit_contracts.identity import Caller, is_label
@@ -54,8 +56,9 @@ class SystemAccount:
             error_cb=self._fault,
             tls=self._settings.nats_tls(),
         )
-        await self._nc.subscribe(subjects.CLIENT_CONNECTED, cb=self._connected)
-        await self._nc.subscribe(subjects.CLIENT_DISCONNECTED, cb=self._disconnected)
+        # One subscription for both, because a client that comes and goes at once must be heard in that order: between
+        # two subscriptions none is kept, and a client heard to come after it went would be counted for half a minute.
+        await direct.subscribe(self._nc, subjects.CLIENTS_COME_AND_GO, self._come_or_gone)
         await self._nc.flush()
 
     async def close(self) -> None:
@@ -124,15 +127,13 @@ class SystemAccount:
             raise Unavailable("the bus's system account is away")
         return self._nc
 
-    async def _connected(self, message: Msg) -> None:
+    def _come_or_gone(self, message: Msg) -> None:
         told = json.loads(message.data)
-        caller = caller_named(told["client"].get("user"))
-        if caller:
-            self._live.opened(Place(told["server"]["id"], told["client"]["id"]), caller)
-
-    async def _disconnected(self, message: Msg) -> None:
-        told = json.loads(message.data)
-        self._live.closed(Place(told["server"]["id"], told["client"]["id"]))
+        place = Place(told["server"]["id"], told["client"]["id"])
+        if message.subject == subjects.CLIENT_DISCONNECTED:
+            self._live.closed(place)
+        elif message.subject == subjects.CLIENT_CONNECTED and (caller := caller_named(told["client"].get("user"))):
+            self._live.opened(place, caller)
 
     async def _away(self) -> None:
         self._live.lost()
