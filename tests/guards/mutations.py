@@ -176,8 +176,8 @@ IDENTITY = [
         "a disabled user's live connections are cut",
         1,
         f"{AUTH}/application.py",
-        "cut, left = await self._cut_off(tenant)",
-        "cut, left = 0, 0",
+        "cut = await self._cut_off(tenant)",
+        "cut = Cut(0, 0)",
         (
             f"{LIVE}::test_disabling_cuts_every_live_connection_of_that_user_and_the_client_does_not_come_back",
             f"{LIVE}::test_no_message_passes_once_disabling_is_answered",

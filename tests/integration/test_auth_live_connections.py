@@ -225,7 +225,8 @@ async def test_whoever_connected_before_a_restart_is_cut_off_after_it(users: Use
 
 async def test_an_ended_session_is_cut_off_alone(users: Users) -> None:
     async with users.connected() as ended, users.connected() as other:
-        await users.ok("end-session", {"session": ended.issued["session"], "reason": "stolen"})
+        told = await users.ok("end-session", {"session": ended.issued["session"], "reason": "stolen"})
+        assert (told["connections_cut"], told["connections_left"]) == (1, 0)
         await asyncio.wait_for(ended.shut_out.wait(), 20)
         assert await other.lives()
 
@@ -244,7 +245,8 @@ async def test_the_client_library_says_that_it_is_shut_out(users: Users) -> None
 
 async def test_a_suspended_tenants_users_are_cut_off_and_no_other_tenants(users: Users) -> None:
     async with users.connected() as ann, users.connected("bob") as bob, users.connected("gus", tenant="globex") as gus:
-        await users.ok("set-tenant-active", {"active": False})
+        told = await users.ok("set-tenant-active", {"active": False})
+        assert (told["connections_cut"], told["connections_left"]) == (2, 0)
         await asyncio.wait_for(ann.shut_out.wait(), 20)
         await asyncio.wait_for(bob.shut_out.wait(), 20)
         assert await gus.lives()

@@ -9,9 +9,9 @@ about, and `system` for all that the installer does at the machine (`list-tenant
     rpc describe-tenant   Nothing          TenantDescribed     system
     rpc resolve           Resolve          UserRow             system
     rpc issue-token       IssueToken       TokenIssued         system
-    rpc end-session       EndSession       DirectoryChanged    system
+    rpc end-session       EndSession       SessionEnded        system
     rpc create-tenant     CreateTenant     DirectoryChanged    system
-    rpc set-tenant-active SetTenantActive  DirectoryChanged    system
+    rpc set-tenant-active SetTenantActive  TenantActivitySet   system
     rpc register-user     RegisterUser     UserRow             system
     rpc set-user-active   SetUserActive    UserActivitySet     system
     rpc assign-role       AssignRole       UserRow             system
@@ -246,16 +246,21 @@ class UserRow(Answer):
     roles: tuple[str, ...]
 
 
-class UserActivitySet(UserRow):
-    """A user who was disabled or enabled, and what disabling ended.
+class ConnectionsCut(Answer):
+    """What shutting somebody out cut off: it is recorded by then, whatever is left.
 
     `connections_left` could not be cut off yet and are tried again until they are gone; null when the bus servers do
     not say which there are.
     """
 
-    sessions_ended: int = 0
     connections_cut: int = 0
     connections_left: int | None = 0
+
+
+class UserActivitySet(UserRow, ConnectionsCut):
+    """A user who was disabled or enabled, and what disabling ended."""
+
+    sessions_ended: int = 0
 
 
 class TokenIssued(Answer):
@@ -270,6 +275,14 @@ class DirectoryChanged(Answer):
     """It is recorded, as of this revision."""
 
     revision: int
+
+
+class TenantActivitySet(DirectoryChanged, ConnectionsCut):
+    """A tenant that was suspended or resumed, and which of its users' connections suspending cut off."""
+
+
+class SessionEnded(DirectoryChanged, ConnectionsCut):
+    """A session that was ended, and which connections that cut off."""
 
 
 class UsersListed(Answer):

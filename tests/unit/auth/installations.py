@@ -20,19 +20,23 @@ from remit_chassis.eventstore.recorders import open_sqlite
 from remit_chassis.eventstore.store import EventStore
 from remit_chassis.keyring import VaultUserKeys
 from remit_chassis.vaultfile import VaultFile
+from remit_contracts.errors import Unavailable
 
 SEED = bytes(range(32))
 START = datetime(2030, 1, 1, 9, 30, 0, 250_000, tzinfo=UTC)
 
 
 class Installation:
-    """One service's worth; `notices` are the (tenant, user, revision) that were told, `cut_off` what disabling calls."""
+    """One service's worth; `notices` are the (tenant, user, revision) that were told, `cut_off` what disabling calls.
+
+    While `bus_is_away` nobody can be told anything."""
 
     def __init__(self, home: Path, *, clock: Callable[[], datetime] | None = None) -> None:
         self.now = START
         self.clock = clock or (lambda: self.now)
         self.notices: list[tuple[str, str, int]] = []
         self.cut_off: Callable[[str], Awaitable[Cut]] = nobody_is_connected
+        self.bus_is_away = False
         self.vault = VaultFile(home / "vault.sqlite", bytes(32))
         self.issuer = DevelopmentIssuer(SEED, oidc_issuer=None)
         self.verifier = Verifier(self.issuer.public_key)
@@ -91,6 +95,8 @@ class Installation:
         return await self.cut_off(tenant)
 
     async def _notify(self, tenant: str, user: str, revision: int) -> None:
+        if self.bus_is_away:
+            raise Unavailable("the bus is away")
         self.notices.append((tenant, user, revision))
 
 

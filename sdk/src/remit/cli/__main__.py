@@ -36,6 +36,7 @@ COMMANDS = {
     "roles:app": "Roles of a tenant.",
     "users:app": "Users of a tenant.",
     "tenants:app": "Tenants.",
+    "sessions:app": "Sessions of users.",
     "agents:app": "Agents.",
     "connections:app": "Connections: add, list, show, test, revoke.",
     "leases:app": "Leases of credentials.",

@@ -7,8 +7,8 @@ from typing import Any
 from cyclopts import App
 
 from remit.cli.installation import as_installer
-from remit.cli.output import emit, pairs, say, styled, table
-from remit_contracts.errors import Unavailable
+from remit.cli.output import emit, pairs, styled, table
+from remit.cli.shutting_out import show
 from remit_contracts.identity import Handle
 
 app = App(name="users", help="Users of a tenant.")
@@ -49,20 +49,16 @@ def register(user: str, /, *, role: list[str] | None = None) -> None:
 def disable(user: str, /) -> int:
     """Shut TENANT/HANDLE out: every session ends for ever, and every live connection is cut off.
 
-    Exits 5 when a connection could not be cut off yet; the user is disabled all the same, and cutting goes on.
+    Exits 1 when a connection could not be cut off yet; the user is disabled all the same, and cutting goes on.
     """
-    answer = _set_active(user, active=False)
-    left = answer["connections_left"]
-    if left != 0:
-        which = "which connections are live is not known" if left is None else f"{left} live connections are left"
-        say(f"{user} is disabled, but {which}: auth cuts them off as soon as the bus server lets it", style="yellow")
-    return 0 if left == 0 else Unavailable("").exit_code
+    return show(_set_active(user, active=False), f"{user} is disabled")
 
 
 @app.command
 def enable(user: str, /) -> None:
     """Let TENANT/HANDLE in again, with new tokens: those from before stay refused."""
-    _set_active(user, active=True)
+    answer = _set_active(user, active=True)
+    emit(answer, lambda: pairs(answer))
 
 
 @app.command
@@ -79,11 +75,9 @@ def remove(user: str, role: str, /) -> None:
 
 def _set_active(user: str, *, active: bool) -> dict[str, Any]:
     who = Handle.parse(user)
-    answer = as_installer(
+    return as_installer(
         lambda office: office.ask(who.tenant, "auth", "set-user-active", {"handle": who.handle, "active": active})
     )
-    emit(answer, lambda: pairs(answer))
-    return answer
 
 
 def _role(verb: str, user: str, role: str) -> None:

@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
@@ -27,7 +27,14 @@ from remit_auth.ids import ENTROPY_BYTES, session_id_from, user_id_from
 from remit_auth.issuer import DevelopmentIssuer
 from remit_auth.projections import Directory, TenantDirectory
 from remit_auth.roles import Roles
-from remit_contracts.directory import Permission, TokenIssued, UserActivitySet, UserRow
+from remit_contracts.directory import (
+    Permission,
+    SessionEnded,
+    TenantActivitySet,
+    TokenIssued,
+    UserActivitySet,
+    UserRow,
+)
 from remit_contracts.errors import Absent, Conflict, NotSignedIn, Unavailable
 from remit_contracts.identity import SYSTEM_USER
 
@@ -38,6 +45,7 @@ if TYPE_CHECKING:
 
 READ_AT_ONCE = 500
 RETRY_SECONDS = 0.2
+T = TypeVar("T")
 ERASED = "absent.erased"
 
 DISABLED = "the user was disabled"
@@ -115,18 +123,23 @@ class Accounts:
                 raise TenantExists(tenant=tenant)
             return await self._record(tenant, SYSTEM_USER, created)
 
-    async def set_tenant_active(self, *, tenant: str, active: bool, reason: str | None) -> int:
-        """Suspend, which cuts off its users, or resume; returns the revision."""
+    async def set_tenant_active(self, *, tenant: str, active: bool, reason: str | None) -> TenantActivitySet:
+        """Suspend, which cuts off its users, or resume."""
+        change = self._set_tenant_active(tenant, active, reason)
+        if active:
+            return TenantActivitySet(revision=await change)
+        revision, (cut, left) = await self._then_cut_off(tenant, change)
+        return TenantActivitySet(revision=revision, connections_cut=cut, connections_left=left)
+
+    async def _set_tenant_active(self, tenant: str, active: bool, reason: str | None) -> int:
+        """The revision."""
         async with self._change(tenant) as store:
             changed = await store.load(Tenant, Tenant.id_of(tenant))
             if active:
                 changed.resume(at=self._clock())
             else:
                 changed.suspend(reason=reason, at=self._clock())
-            revision = await self._record(tenant, SYSTEM_USER, changed)
-        if not active:
-            await self._cut_off(tenant)
-        return revision
+            return await self._record(tenant, SYSTEM_USER, changed)
 
     async def define_role(
         self, *, tenant: str, name: str, inherits: Sequence[str], permissions: Sequence[Permission]
@@ -185,13 +198,12 @@ class Accounts:
         """Enable, or disable: that ends the user's sessions for ever and cuts the live connections off.
 
         Raises Absent for an unknown user. What could not be cut off is said in the answer and tried again; disabling
-        a disabled user tries at once.
+        a disabled user tries at once. When a part of it could not be saved, that is raised once all the rest was done.
         """
         if active:
             row = await self._change_user(tenant, handle, lambda user: user.enable(reason=reason, at=self._clock()))
             return UserActivitySet(**row.model_dump())
-        row, ended = await self._disable(tenant, handle, reason)
-        cut, left = await self._cut_off(tenant)
+        (row, ended), (cut, left) = await self._then_cut_off(tenant, self._disable(tenant, handle, reason))
         return UserActivitySet(**row.model_dump(), sessions_ended=ended, connections_cut=cut, connections_left=left)
 
     async def _disable(self, tenant: str, handle: str, reason: str | None) -> tuple[UserRow, int]:
@@ -205,9 +217,8 @@ class Accounts:
             sessions = await asyncio.gather(*(store.load(Session, each) for each in ids))
             for session in sessions:
                 session.end(reason=DISABLED, at=self._clock())
-            # In this order and at the same moment, so in one transaction: a disabled user has no session left open.
-            await asyncio.gather(*(store.save(each, user=member.user) for each in (user, *sessions)))
-            await self._tell(tenant, member.user)
+            # In this order, so that a disabled user has no session left open.
+            await self._save_and_tell(tenant, member.user, user, *sessions)
             return directory.row(member), len(sessions)
 
     async def _change_user(self, tenant: str, handle: str, change: Callable[[User], None]) -> UserRow:
@@ -251,17 +262,29 @@ class Accounts:
         )
         return TokenIssued(token=token, session=session_id, expires_at=session.expires_at)
 
-    async def end_session(self, *, tenant: str, session_id: str, reason: str) -> int:
-        """End it and cut its connections off; returns the revision, raises Absent for one that is over or never was."""
+    async def end_session(self, *, tenant: str, session_id: str, reason: str) -> SessionEnded:
+        """End it and cut its connections off; raises Absent for one that is over or never was."""
+        ending = self._end_session(tenant, session_id, reason)
+        revision, (cut, left) = await self._then_cut_off(tenant, ending)
+        return SessionEnded(revision=revision, connections_cut=cut, connections_left=left)
+
+    async def _end_session(self, tenant: str, session_id: str, reason: str) -> int:
+        """The revision."""
         async with self._change(tenant) as store:
             known = self._directory.of(tenant).sessions.get(session_id)
             if known is None:
                 raise Absent(f"no open session {session_id} in {tenant}")
             session = await store.load(Session, Session.id_of(tenant, session_id))
             session.end(reason=reason, at=self._clock())
-            revision = await self._record(tenant, known.user, session)
-        await self._cut_off(tenant)
-        return revision
+            return await self._record(tenant, known.user, session)
+
+    async def _then_cut_off(self, tenant: str, change: Awaitable[T]) -> tuple[T, Cut]:
+        """Make a change, then cut off whom it shuts out: also when it failed half-way, as what is on disk holds."""
+        try:
+            made = await change
+        finally:
+            cut = await self._cut_off(tenant)
+        return made, cut
 
     # -- recording and reading -------------------------------------------------------------------------------------
 
@@ -304,9 +327,23 @@ class Accounts:
     async def _record(self, tenant: str, user: str, aggregate: Aggregate) -> int:
         """Save, read, tell; returns the revision. Nothing is told when nothing changed."""
         if aggregate.pending_events:
-            await self._store_of(tenant).save(aggregate, user=user)
-            await self._tell(tenant, user)
+            await self._save_and_tell(tenant, user, aggregate)
         return self._directory.reading(tenant).revision
+
+    async def _save_and_tell(self, tenant: str, user: str, *aggregates: Aggregate) -> None:
+        """Save in one transaction, let the directory read it, tell that it has changed; then raise the first failure.
+
+        A save that fails may have been stored, and one of several may fail alone: what is on disk holds all the same.
+        """
+        store = self._store_of(tenant)
+        saving = (store.save(each, user=user) for each in aggregates)  # at the same moment, so they share a transaction
+        try:
+            saved = await asyncio.gather(*saving, return_exceptions=True)
+        finally:
+            await self._tell(tenant, user)
+        for failure in saved:
+            if isinstance(failure, BaseException):
+                raise failure
 
     async def _tell(self, tenant: str, user: str) -> None:
         """Read what was saved, and tell that the directory has changed."""

@@ -98,9 +98,8 @@ def _register_tenants_and_roles(service: Service, accounts: Accounts) -> None:
         return messages.DirectoryChanged(revision=revision)
 
     @_for_system(service, "set-tenant-active", messages.SetTenantActive)
-    async def set_tenant_active(command: messages.SetTenantActive, caller: Caller) -> messages.DirectoryChanged:
-        revision = await accounts.set_tenant_active(tenant=caller.tenant, active=command.active, reason=command.reason)
-        return messages.DirectoryChanged(revision=revision)
+    async def set_tenant_active(command: messages.SetTenantActive, caller: Caller) -> messages.TenantActivitySet:
+        return await accounts.set_tenant_active(tenant=caller.tenant, active=command.active, reason=command.reason)
 
     @_for_system(service, "define-role", messages.DefineRole)
     async def define_role(command: messages.DefineRole, caller: Caller) -> messages.DirectoryChanged:
@@ -145,9 +144,8 @@ def _register_users_and_sessions(service: Service, accounts: Accounts) -> None:
         return await accounts.issue_token(tenant=caller.tenant, handle=command.handle, ttl_seconds=command.ttl_seconds)
 
     @_for_system(service, "end-session", messages.EndSession)
-    async def end_session(command: messages.EndSession, caller: Caller) -> messages.DirectoryChanged:
-        revision = await accounts.end_session(tenant=caller.tenant, session_id=command.session, reason=command.reason)
-        return messages.DirectoryChanged(revision=revision)
+    async def end_session(command: messages.EndSession, caller: Caller) -> messages.SessionEnded:
+        return await accounts.end_session(tenant=caller.tenant, session_id=command.session, reason=command.reason)
 
 
 def _for_system(service: Service, verb: str, model: type[C]) -> Callable[[Handler[C]], Handler[C]]:
