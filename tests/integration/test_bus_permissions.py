@@ -79,7 +79,7 @@ EVERYTHING = {
 }
 """Something of every kind that could be said, by a short name."""
 
-RELAY = {"INFO EVENTS_acme", "MSG.GET EVENTS_acme"}
+RELAY = {"INFO EVENTS_acme", "MSG.GET EVENTS_acme", "stream names"}
 ANSWERS = {"inbox of a user", "live refusal"}
 
 
@@ -115,7 +115,7 @@ MAY_SAY = {
     | durable("RUNS", "agent-runtime"),
     "audit": RELAY
     | ANSWERS
-    | {"evt audit", "stream names", "stream list"}
+    | {"evt audit", "stream list"}
     | {"rpc policy.decide", "rpc auth.resolve", "rpc credential-broker.user-key"}
     | {f"rpc {service}.{verb}" for service in SERVICES for verb in ("log-head", "republish")}
     | answers_of("audit", "audit")

@@ -103,6 +103,19 @@ async def require_stream(nc: Client, stream: str) -> dict[str, Any]:
     return info
 
 
+async def stream_names(nc: Client) -> list[str]:
+    """Every stream of the bus; raises Unavailable."""
+    names: list[str] = []
+    while True:
+        answer = await ask_jetstream(nc, "STREAM.NAMES", {"offset": len(names)})
+        if error := answer.get("error"):
+            raise Unavailable(f"the streams cannot be listed: {error.get('description')}")
+        page = answer.get("streams") or []
+        names += page
+        if not page or len(names) >= int(answer.get("total", 0)):
+            return names
+
+
 async def ask_jetstream(nc: Client, call: str, payload: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """One call of JetStream's API (`STREAM.INFO.RUNS`), its answer as it came."""
     from nats.errors import Error, NoRespondersError

@@ -12,6 +12,7 @@ The bus server enforces who may publish and subscribe where, so tenant and user 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from remit_contracts.errors import ForeignReply, MalformedSubject
@@ -20,6 +21,8 @@ from remit_contracts.identity import Caller, is_label, label
 ROOT: Final = "remit"
 SERVICES: Final = ("auth", "policy", "credential-broker", "agent-runtime", "audit")
 RUNS_STREAM: Final = "RUNS"
+EVENTS_STREAMS: Final = "EVENTS"
+"""Each tenant's event stream is called that, an underscore and the tenant."""
 RUNS_SUBJECTS: Final = "remit.*.*.job.*"
 USER_INBOX: Final = "_INBOX"
 SERVICE_INBOX: Final = "_INBOX_SVC"
@@ -111,7 +114,14 @@ def event(tenant: str, user: str, service: str, aggregate: str) -> str:
 
 def events_stream(tenant: str) -> str:
     """Name of the tenant's event stream."""
-    return f"EVENTS_{label(tenant, kind='tenant')}"
+    return f"{EVENTS_STREAMS}_{label(tenant, kind='tenant')}"
+
+
+def tenants_of_streams(streams: Iterable[str]) -> list[str]:
+    """The tenants whose event streams are among these names."""
+    prefix = f"{EVENTS_STREAMS}_"
+    found = (name.removeprefix(prefix) for name in streams if name.startswith(prefix))
+    return [tenant for tenant in found if is_label(tenant)]
 
 
 def events_of_tenant(tenant: str) -> str:

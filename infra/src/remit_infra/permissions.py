@@ -104,6 +104,7 @@ def _service(service: str) -> Permissions:
         subjects.any_event(service),
         f"{_STREAM_API}.INFO.*",  # the relay checks its streams, and reads its own last message to resume after it
         f"{_STREAM_API}.MSG.GET.*",
+        f"{_STREAM_API}.NAMES",  # a tenant whose store is gone is known by its stream alone
     ]
     denied = [f"{_STREAM_API}.{call}.{subjects.RUNS_STREAM}" for call in ("INFO", "MSG.GET")]
     if service in ANSWERS_USERS:
@@ -114,7 +115,7 @@ def _service(service: str) -> Permissions:
         says += [subjects.RUNS_SUBJECTS, *_durable(subjects.RUNS_STREAM, service)]
         denied = []
     if service == "audit":
-        says += [f"{_STREAM_API}.NAMES", f"{_STREAM_API}.LIST", *_durable("*", service)]
+        says += [f"{_STREAM_API}.LIST", *_durable("*", service)]
         denied += _durable(subjects.RUNS_STREAM, service)  # a second consumer of a work queue takes jobs away
     return Permissions(subjects.USERS_ACCOUNT, tuple(says), tuple(hears), tuple(denied))
 

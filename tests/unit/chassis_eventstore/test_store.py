@@ -542,10 +542,20 @@ async def test_a_file_that_is_no_database_any_more_is_said_so(tmp_path: Path) ->
     await six_events(path)
     path.write_bytes(b"no database" * 1000)
     async with open_store(path) as store:
-        with pytest.raises(Unavailable):
+        with pytest.raises(Tampered):
             await store.save(Document(text="more"), user="u-1")
         with pytest.raises(Tampered):
             await store.verify()
+
+
+async def test_a_file_without_its_tables_is_damaged_and_not_filled_again(tmp_path: Path) -> None:
+    path = tmp_path / "lab.sqlite"
+    await six_events(path)
+    path.write_bytes(b"")
+    async with open_store(path) as store:
+        with pytest.raises(Tampered):
+            await store.save(Document(text="more"), user="u-1")
+    assert path.stat().st_size == 0 or b"stored_events" not in path.read_bytes()
 
 
 async def test_another_services_file_is_refused(tmp_path: Path) -> None:

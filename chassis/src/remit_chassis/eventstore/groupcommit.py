@@ -17,6 +17,7 @@ from eventsourcing.domain import Aggregate, CanMutateAggregate
 from eventsourcing.persistence import IntegrityError, PersistenceError
 
 from remit_chassis.eventstore.chain import Chain, Head, Recorder, Save, first_break, instant
+from remit_chassis.eventstore.recorders import is_damaged
 from remit_contracts.errors import Conflict, Tampered, Unavailable
 from remit_contracts.events import Envelope
 
@@ -89,14 +90,20 @@ class GroupCommit:
         with self._opening:
             if self._recorder is None:
                 recorder = self._open_recorder()
-                head = recorder.head()
-                first = max(1, head.notification_id - _CHECKED_AT_OPEN + 1)
-                newest = recorder.select_envelopes(first, _CHECKED_AT_OPEN)
+                try:
+                    head = recorder.head()
+                    first = max(1, head.notification_id - _CHECKED_AT_OPEN + 1)
+                    newest = recorder.select_envelopes(first, _CHECKED_AT_OPEN)
+                except PersistenceError as fault:
+                    recorder.close()
+                    if is_damaged(fault):
+                        raise Tampered(f"the file of {self._chain} is no event store any more: {fault}") from fault
+                    raise
                 before = Head(first - 1, newest[0].prev_hash) if newest and first > 1 else Head()
                 broken = first_break(self._chain, before, newest)
                 if broken is not None:
                     recorder.close()
-                    raise Tampered(f"event {broken} of {self._chain} is not what was stored: restore it from a copy")
+                    raise Tampered(f"event {broken} of {self._chain} is not what was stored")
                 self.head_at_open, self._recorder = head, recorder
             return self._recorder
 

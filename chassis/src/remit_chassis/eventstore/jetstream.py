@@ -16,6 +16,7 @@ from nats.errors import Error as NatsError
 from nats.js.errors import NotFoundError
 
 from remit_chassis import direct
+from remit_chassis.streams import stream_names
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -26,11 +27,16 @@ Connect = Callable[..., Awaitable["Client"]]
 
 ANSWER_SECONDS = 10.0
 PENDING_BYTES = 64 * 1024 * 1024
-_NO_MESSAGE = 10037  # the server's err_code for "no message found"
+_NO_MESSAGE = 10037  # the server's err_codes for "no message found" and "stream not found"
+_NO_STREAM = 10059
 
 
 class LinkLost(Exception):
     """The connection ended, or the stream's answers stay away: what was not acknowledged may be stored or not."""
+
+
+class NoStream(Exception):
+    """There is no stream of that name."""
 
 
 class Ack(NamedTuple):
@@ -130,12 +136,16 @@ class OrderedConnection:
                     answer.exception()  # seen: a lost link fails every one of them alike
 
     async def last(self, stream: str, subject_filter: str) -> StreamMessage | None:
-        """The newest message whose subject matches; None when the stream has none. Raises LinkLost."""
+        """The newest message whose subject matches; None when the stream has none. Raises NoStream or LinkLost."""
         return await self._get(stream, subject=subject_filter)
 
     async def message(self, stream: str, sequence: int) -> StreamMessage | None:
-        """The message with that sequence; None when there is none. Raises LinkLost."""
+        """The message with that sequence; None when there is none. Raises NoStream or LinkLost."""
         return await self._get(stream, seq=sequence)
+
+    async def streams(self) -> list[str]:
+        """The name of every stream; raises Unavailable."""
+        return await stream_names(self._client)
 
     async def close(self) -> None:
         """End the connection."""
@@ -148,6 +158,8 @@ class OrderedConnection:
         except NotFoundError as fault:
             if fault.err_code == _NO_MESSAGE:
                 return None
+            if fault.err_code == _NO_STREAM:
+                raise NoStream(f"the stream {stream} does not exist yet") from fault
             raise LinkLost(f"stream {stream}: {fault.description}") from fault
         except (NatsError, OSError, TimeoutError) as fault:
             raise LinkLost(f"stream {stream} does not answer: {type(fault).__name__}") from fault

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from eventsourcing.persistence import IntegrityError, InterfaceError, OperationalError, StoredEvent
+from eventsourcing.persistence import IntegrityError, InterfaceError, OperationalError, PersistenceError, StoredEvent
 from eventsourcing.sqlite import (
     SQLiteApplicationRecorder,
     SQLiteConnection,
@@ -258,6 +258,15 @@ def _create(path: Path, chain: Chain) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)  # and so the lock is let go
+
+
+def is_damaged(fault: PersistenceError) -> bool:
+    """Whether it says that the file holds no such database, so that no later attempt will fare better."""
+    cause = fault.__cause__
+    if not isinstance(cause, sqlite3.Error):
+        return False
+    code = getattr(cause, "sqlite_errorcode", 0) & 0xFF  # the primary code; there is none from this module itself
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "no such table" in str(cause)
 
 
 @lru_cache(maxsize=512)

@@ -7,7 +7,9 @@ Nothing is remembered outside of the two. What comes of it:
 - a stream that lost its end, or everything, is filled again from the store;
 - message ids are a keyed hash, so nobody can claim one in advance; and still `duplicate` is not taken for success: the
   message that is meant is read and compared. A foreign one is an alarm, and the event goes out under another id;
-- a stream that has what the store has not is an alarm, and nothing is added to it.
+- a stream that has what the store has not is an alarm, and nothing is added to it, nor to the store.
+
+The store takes its first save only after the first comparison: see witness.py.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from typing import Any
 import structlog
 
 from remit_chassis.eventstore.chain import Chain
-from remit_chassis.eventstore.jetstream import Link, LinkLost, OrderedConnection, StreamMessage
+from remit_chassis.eventstore.jetstream import Link, LinkLost, NoStream, OrderedConnection, StreamMessage
 from remit_chassis.eventstore.store import EventStore
 from remit_contracts import events, subjects
 from remit_contracts.errors import Tampered, Unavailable
@@ -78,6 +80,7 @@ class Relay:
         self._stream = subjects.events_stream(store.chain.tenant)
         self._filter = subjects.events_of_service(store.chain.tenant, store.chain.service)
         self._wake = store.watch()
+        store.await_witness()
         self._settled = asyncio.Event()
         self._unanswered: Sequence[Envelope] = ()
         self._requests: deque[tuple[int, int, asyncio.Future[int]]] = deque()
@@ -127,7 +130,6 @@ class Relay:
         while not self._stopping.is_set():
             try:
                 await self._store.open()
-                await self._something_to_do(0)  # a tenant without events needs no stream yet
                 connection = await self._link.connection()
                 connection.on_end.append(self._wake)
                 try:
@@ -136,14 +138,19 @@ class Relay:
                     await self._follow(connection)
                 finally:
                     connection.on_end.remove(self._wake)
+            except NoStream as fault:
+                self._store.agree()  # what does not exist holds no other log
+                await self._something_to_do(0)  # and a tenant without events needs none yet
+                self._report("relay.waiting", str(fault))
             except (LinkLost, Refused) as fault:
                 self._report("relay.waiting", str(fault))
             except Forked as fault:
                 self._store.contradict(str(fault))
                 self._report("relay.forked", str(fault))
             except Tampered as fault:
-                self._store.contradict(fault.reason)
+                self._store.condemn(fault.reason)
                 self._report("relay.tampered", fault.reason)
+                await self._stopping.wait()
             except Unavailable as fault:
                 self._report("relay.waiting", fault.reason)
             except Exception as fault:
@@ -166,7 +173,7 @@ class Relay:
         if within:
             await self._send(connection, within, relayed=self.position)
         self.problem = ""
-        self._store.contradict("")
+        self._store.agree()
         self._settled.set()
 
     async def _stands_at(self, found: StreamMessage) -> int:
@@ -182,7 +189,12 @@ class Relay:
             )
         relayed = found.headers.get(RELAYED, "")
         ahead = int(relayed) if relayed.isdecimal() else 0
-        return max(envelope.notification_id, min(ahead, self._store.head().notification_id))
+        if ahead > envelope.notification_id and not await self._store.read(ahead, 1):
+            raise Forked(
+                f"{self._stream} has events of {self._chain} up to number {ahead}, and the store has not: one of the "
+                f"two was rolled back or altered"
+            )
+        return max(envelope.notification_id, ahead)
 
     async def _follow(self, connection: OrderedConnection) -> None:
         while not connection.ended.is_set():

@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,6 +22,7 @@ from eventsourcing.persistence import PersistenceError
 from remit_chassis.eventstore.chain import Chain, Head, Recorder, Save, first_break
 from remit_chassis.eventstore.groupcommit import GroupCommit, Line, Settled, Write
 from remit_chassis.eventstore.mapper import EncryptingMapper
+from remit_chassis.eventstore.witness import PATIENCE_SECONDS, Bar, Contradicted, NotCompared
 from remit_contracts.errors import Absent, Overloaded, Tampered, Unavailable
 from remit_contracts.events import Envelope
 
@@ -38,7 +40,8 @@ class EventStore:
     """The events of one service in one tenant. Made on a running loop, and used from that loop only.
 
     Opens on first use. A tampered chain is refused (Tampered) by everything but `verify`; a database that fails is
-    Unavailable, and stays so until a write to it succeeds.
+    Unavailable, and stays so until a write to it succeeds. A store with a relay takes no save before the relay has
+    compared its log with the stream, and none while the two contradict each other.
     """
 
     def __init__(
@@ -65,7 +68,10 @@ class EventStore:
         self._growth: list[asyncio.Event] = []
         self._waiting = 0
         self._closing = False
-        self._contradicted = ""
+        self._bar: Bar | None = None  # None: saves are taken, which is all that a save asks
+        self._damage = ""
+        self._compared = asyncio.Event()
+        self._compared.set()
 
     # -- saving ----------------------------------------------------------------------------------------------------
 
@@ -73,8 +79,9 @@ class EventStore:
         """Store the aggregate's new events under `user`; returns the number of the last one (0 when there is none).
 
         Raises Conflict when somebody else stored that version first: load it again. Raises Absent("absent.erased") when
-        the user's key is destroyed, Unavailable when the database fails, Overloaded when too many saves wait. After any
-        of them the object is stale. After Unavailable, and after a cancellation, its events may have been stored.
+        the user's key is destroyed, Unavailable when the database fails, Overloaded when too many saves wait,
+        NotCompared or Contradicted when the stream has not confirmed the log. After any of them the object is stale.
+        After Unavailable other than NotCompared, and after a cancellation, its events may have been stored.
         """
         return await self.save_later(aggregate, user=user)
 
@@ -84,8 +91,8 @@ class EventStore:
         if self._closing:
             future.set_exception(Unavailable(f"the event store of {self.chain} is closing"))
             return future
-        if self._contradicted:
-            future.set_exception(Tampered(f"nothing is added to {self.chain}: {self._contradicted}"))
+        if self._bar and self._bar.contradiction:
+            future.set_exception(Contradicted(self.chain, self._bar.contradiction))
             return future
         if self._waiting >= _MOST_WAITING:
             future.set_exception(Overloaded(f"{self._waiting} saves wait in {self.chain}", retry_after_seconds=1.0))
@@ -122,8 +129,7 @@ class EventStore:
                 key = await self._keys.key(self.chain.tenant, write.user)
             except Exception as fault:
                 queue.popleft()
-                write.line.broken = True
-                self._settle([(write, fault)])
+                self._refuse(write, fault)
             else:
                 queue.popleft()
                 self._seal_and_queue(write, key)
@@ -136,11 +142,14 @@ class EventStore:
         try:
             sealed = [self._mapper.seal(event, write.user, key) for event in write.events]
         except Exception as fault:
-            write.line.broken = True
-            self._settle([(write, fault)])
+            self._refuse(write, fault)
             return
         write.sealed = Save(write.user, sealed, id(write.line.aggregate))
-        self._commits.put(write)
+        (self._bar or self._commits).put(write)
+
+    def _refuse(self, write: Write, why: Exception) -> None:
+        write.line.broken = True
+        self._settle([(write, why)])
 
     def _settle(self, outcomes: Sequence[Settled]) -> None:
         grown = False
@@ -228,10 +237,10 @@ class EventStore:
     async def probe(self) -> None:
         """Write and sync something; raises Unavailable when that fails, and ends an earlier fault when it does not.
 
-        Raises Tampered while a witness contradicts the log: being able to write is not enough then.
+        Raises Contradicted, or NotCompared, while the stream does not confirm the log: being able to write is not
+        enough then.
         """
-        if self._contradicted:
-            raise Tampered(f"{self.chain}: {self._contradicted}")
+        await self.confirmed()
         await self._read(lambda recorder: recorder.probe())
         self._commits.fault = None
 
@@ -249,11 +258,56 @@ class EventStore:
     @property
     def fault(self) -> str | None:
         """Why nothing can be stored, or None."""
-        return self._contradicted or self._commits.fault
+        if self._bar:
+            return self._bar.contradiction or "it was not compared with its stream"
+        return self._commits.fault
+
+    @property
+    def contradiction(self) -> str:
+        """Why this log is not to be used: what its witness has against it, or ""."""
+        return self._bar.contradiction if self._bar else ""
+
+    def await_witness(self) -> None:
+        """Take no save until a witness (the stream) has said that it agrees."""
+        self._bar = Bar(self.chain, self._refuse)
+        self._compared.clear()
+
+    def agree(self) -> None:
+        """The witness holds this log, or none: what waits is stored, in its order."""
+        if self._damage:
+            return
+        bar, self._bar = self._bar, None
+        for write in bar.lift() if bar else ():
+            self._commits.put(write)
+        self._compared.set()
 
     def contradict(self, reason: str) -> None:
-        """A witness (the stream) holds another log than this one: nothing is added until it says so no more ("")."""
-        self._contradicted = reason
+        """The witness holds another log than this one: nothing is added until it agrees."""
+        self._bar = self._bar or Bar(self.chain, self._refuse)
+        self._bar.contradict(self._damage or reason)
+        self._compared.set()
+
+    def condemn(self, damage: str) -> None:
+        """The log itself is damaged: it is not used again in this process, whatever the witness says.
+
+        What was read of it at start may be a part: a file that is put back is for a service that starts.
+        """
+        self._damage = damage
+        self.contradict(damage)
+
+    async def compared(self) -> None:
+        """Wait until the witness has spoken for the first time; at once for a store without one."""
+        await self._compared.wait()
+
+    async def confirmed(self) -> None:
+        """Return at once while saves are taken, else when they are; raises Contradicted, and NotCompared after
+        PATIENCE_SECONDS."""
+        if self._bar:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    await self._compared.wait()
+        if self._bar:
+            raise Contradicted(self.chain, self.contradiction) if self.contradiction else NotCompared(self.chain)
 
     def watch(self) -> asyncio.Event:
         """An event that is set whenever the log has grown; whoever waits clears it first, then reads."""
@@ -267,6 +321,8 @@ class EventStore:
             return
         self._closing = True
         await asyncio.gather(*self._fetching, return_exceptions=True)
+        if self._bar:
+            self._bar.refuse_all(NotCompared(self.chain))
         await asyncio.to_thread(self._commits.end)
 
 

@@ -11,12 +11,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from remit_chassis.eventstore.chain import Chain, Recorder
-from remit_chassis.eventstore.jetstream import Link
+from remit_chassis.eventstore.jetstream import Link, LinkLost, NoStream
 from remit_chassis.eventstore.recorders import open_sqlite
 from remit_chassis.eventstore.relay import Alarm, Relay, log_alarm
 from remit_chassis.eventstore.store import EventStore
+from remit_chassis.eventstore.witness import PATIENCE_SECONDS
 from remit_chassis.settings import ServiceSettings, read_hex_secret
-from remit_contracts.errors import Tampered
+from remit_contracts import subjects
+from remit_contracts.errors import Tampered, Unavailable
 from remit_contracts.identity import PLATFORM_TENANT, is_label, label
 
 if TYPE_CHECKING:
@@ -88,21 +90,65 @@ class EventStores:
         return self._relays[tenant]
 
     async def open(self) -> None:
-        """Open every store that exists, and so start its relay; raises Unavailable.
+        """Open every store that there is or was, and so start its relay; wait until each was compared with its stream.
 
-        A store that was tampered with refuses its own tenant and holds up no other: its relay raises the alarm.
+        One that was tampered with, or that its stream contradicts, refuses its own tenant and holds up no other: its
+        relay raises the alarm. Raises Unavailable.
         """
-        for tenant in await asyncio.to_thread(self.tenants):
-            with suppress(Tampered):
-                await self.of(tenant).open()
+        for found in (self._in_storage, self._on_the_bus):
+            for tenant in await found():
+                with suppress(Tampered):
+                    await self.of(tenant).open()
+        with suppress(TimeoutError):  # a stream that does not answer keeps the service from being ready: see `probe`
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await asyncio.gather(*(store.compared() for store in self._stores.values()))
+
+    async def _in_storage(self) -> list[str]:
+        return sorted({PLATFORM_TENANT, *await asyncio.to_thread(self.tenants)})
+
+    async def _on_the_bus(self) -> list[str]:
+        """Tenants without a store whose stream holds events of this service: the store was lost."""
+        name = self._service.name
+        try:
+            connection = await self._link.connection()
+            without = set(subjects.tenants_of_streams(await connection.streams())) - self._stores.keys()
+            return [
+                tenant
+                for tenant in sorted(without)
+                if await connection.last(subjects.events_stream(tenant), subjects.events_of_service(tenant, name))
+            ]
+        except (LinkLost, NoStream) as fault:
+            raise Unavailable(f"the streams of {name} cannot be looked at: {fault}") from fault
+
+    async def confirmed(self, tenant: str) -> None:
+        """Return when a tenant may be answered; raises Contradicted, or NotCompared.
+
+        At once for a tenant without a store here: one that is made by the answer is compared before it takes a save.
+        """
+        store = self._stores.get(tenant)
+        if store is not None and store.fault:
+            await store.confirmed()
+
+    def contradiction(self, tenant: str) -> str:
+        """Why this tenant is refused, or ""."""
+        store = self._stores.get(tenant)
+        return store.contradiction if store is not None else ""
+
+    def contradictions(self) -> dict[str, str]:
+        """Tenant -> why it is refused; empty while all is well."""
+        return {tenant: store.contradiction for tenant, store in self._stores.items() if store.contradiction}
 
     async def probe(self) -> None:
-        """Write and sync to the platform's store, and to every store with a fault; raises Unavailable."""
-        for store in {self.of(PLATFORM_TENANT), *(store for store in self._stores.values() if store.fault)}:
+        """Write and sync to the platform's store, and to every store with a fault; raises Unavailable.
+
+        A contradicted store is no reason not to serve the others, but the platform's own is: that raises Contradicted.
+        """
+        faulty = {store for store in self._stores.values() if store.fault and not store.contradiction}
+        for store in {self.of(PLATFORM_TENANT), *faulty}:
             await store.probe()
 
     async def republish(self, tenant: str, first: int, last: int) -> int:
-        """Publish a range of the tenant's log again; returns how many events."""
+        """Publish a range of the tenant's log again; returns how many events. Raises Contradicted, or Unavailable."""
         return await self.relay(tenant).republish(first, last)
 
     async def close(self) -> None:

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from remit_audit.settings import AuditSettings
     from remit_chassis.service import Service
 
-PREFIX = subjects.events_stream("x").removesuffix("x")
 REPUBLISH_SECONDS = 30.0
 
 
