@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sqlite3
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -259,6 +260,30 @@ async def test_a_trail_verifies_and_a_proof_holds_offline(platform: Platform) ->
         index for index in range(bundle["size"]) if index not in {entry["index"] for entry in page["entries"]}
     )
     assert (await bob.ask("prove-entry", index=foreign))["error"]["code"] == "absent"
+
+
+async def test_a_ledger_that_takes_no_events_passes_for_no_whole_trail(platform: Platform) -> None:
+    """Its last entry is gone, so it contradicts its checkpoint; what it still has of bob verifies."""
+    bob = platform.people["bob"]
+    await platform.run("bob", 1)
+    await platform.run("cid", 2)
+    await settled(platform)
+    await platform.audit.shut_down()
+    with sqlite3.connect(platform.audit_settings.ledger_dir / "acme.sqlite") as db:
+        db.execute("DELETE FROM entries WHERE idx = (SELECT max(idx) FROM entries)")
+    db.close()
+    platform.audit = build_audit(platform.audit_settings)
+    await platform.audit.start()
+    refused = (await bob.ask("show-trail"))["error"]
+    assert refused["code"] == "tampered.ledger"
+    assert refused["reason"].startswith("the ledger of acme takes no events: ")
+    verified = await bob.ask("verify-trail")
+    assert verified["ok"] is False
+    assert ("ledger", "checkpoint.contradicted", refused["reason"]) in [
+        (fault["copy"], fault["code"], fault["reason"]) for fault in verified["faults"]
+    ]
+    acme = next(each for each in (await platform.ask("audit", "check"))["tenants"] if each["tenant"] == "acme")
+    assert any(fault["reason"].startswith("it takes no events: ") for fault in acme["faults"])
 
 
 async def test_ill_shaped_questions_are_refused(platform: Platform) -> None:

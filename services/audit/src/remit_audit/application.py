@@ -13,11 +13,12 @@ import structlog
 from remit_audit import checkpoint as notes
 from remit_audit.access import ABSENT, Admitted, admit
 from remit_audit.domain import Purpose, TrailReading
+from remit_audit.findings import Finding
 from remit_audit.ledger_reader import Entry, LedgerReader
 from remit_audit.merkle import EMPTY_ROOT, inclusion_proof
 from remit_audit.projections import TrailProjection
 from remit_audit.states import open_state, run_of
-from remit_audit.verification import verify_user
+from remit_audit.verification import Verdict, verify_user
 from remit_contracts.errors import Absent, Tampered, Unavailable
 from remit_contracts.identity import Caller
 from remit_contracts.trails import (
@@ -60,7 +61,10 @@ class Trails:
         self._readers: dict[str, LedgerReader] = {}
 
     async def show(self, command: ShowTrail, caller: Caller) -> TrailPage:
-        """A page of a trail, decrypted. The first page waits a moment for what services have stored just now."""
+        """A page of a trail, decrypted. The first page waits a moment for what services have stored just now.
+
+        Raises Tampered when the ledger takes no events: a page of it would pass for the whole trail.
+        """
         admitted = await admit(self._service, caller, command.of)
         pending, _ = await asyncio.gather(
             self._caught_up(caller.tenant, first_page=command.after is None),
@@ -78,14 +82,21 @@ class Trails:
         return TrailPage(entries=entries, next=page[-1].index if more else None, checkpoint=note, pending=pending)
 
     async def verify(self, command: VerifyTrail, caller: Caller) -> TrailVerified:
-        """Recompute a trail's entries: hashes, chain, inclusion under the signed checkpoint."""
+        """Recompute a trail's entries: hashes, chain, inclusion under the signed checkpoint.
+
+        That the ledger takes no events is a fault also where these entries verify: what came later is not among them.
+        """
         admitted = await admit(self._service, caller, command.of)
         await self._record(caller, admitted, "verify", None, None)
-        await self._caught_up(caller.tenant, first_page=True)
+        refused = None
+        try:
+            await self._caught_up(caller.tenant, first_page=True)
+        except Tampered as fault:
+            refused = Finding("ledger", "checkpoint.contradicted", fault.reason)
         reader = self.reader(caller.tenant)
-        if reader is None:
-            return TrailVerified(ok=True, entries=0)
-        verdict = await asyncio.to_thread(verify_user, reader, admitted.user, self._public_key)
+        verdict = await asyncio.to_thread(verify_user, reader, admitted.user, self._public_key) if reader else Verdict()
+        if refused:
+            verdict.add(refused)
         return TrailVerified(
             ok=verdict.ok,
             entries=verdict.entries,

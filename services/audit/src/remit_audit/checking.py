@@ -49,6 +49,8 @@ class CopyCheck:
         check = TenantCheck(tenant)
         path = self._settings.ledger_dir / f"{tenant}.sqlite"
         await self._consumer.follow(tenant)
+        if reason := self._consumer.refused(tenant):
+            check.add([Finding("ledger", "checkpoint.contradicted", f"it takes no events: {reason}")])
         try:
             reader = LedgerReader(path, tenant)
         except Absent:

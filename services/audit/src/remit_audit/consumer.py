@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import structlog
@@ -31,7 +32,7 @@ REPUBLISH_SECONDS = 30.0
 
 
 class Consumer:
-    """Holds a follower and a watch for each tenant. `refused` says of which ledgers nothing is taken, and why."""
+    """Holds a follower and a watch for each tenant whose ledger could be opened."""
 
     def __init__(self, service: Service, settings: AuditSettings, key: Ed25519PrivateKey, alarms: Alarms) -> None:
         self.followers: dict[str, Follower] = {}
@@ -87,9 +88,9 @@ class Consumer:
 
     async def begin(self, tenant: str) -> TenantFollowed:
         """Follow a tenant whose stream was made just now, its ledger on disk; raises Absent, Tampered, Unavailable."""
-        if not await self.follow(tenant):
-            if tenant in self._refused:
-                raise Tampered(f"the ledger of {tenant} takes no events: {self._refused[tenant]}")
+        followed = await self.follow(tenant)
+        self._require_taking(tenant)
+        if not followed:
             raise Absent(f"there is no stream {subjects.events_stream(tenant)} to follow")
         return TenantFollowed(tenant=tenant, entries=self.followers[tenant].ledger.size)
 
@@ -105,19 +106,32 @@ class Consumer:
         return f"{len(self.followers)} streams are fit and followed"
 
     async def pending(self, tenant: str, *, within_seconds: float) -> int:
-        """Wait until the ledger has what other services have stored by now; returns how many events it lacks."""
-        if not await self.follow(tenant):
+        """Wait until the ledger has what other services have stored by now; returns how many events it lacks.
+
+        Raises Tampered when the ledger takes no events: what it lacks is not on its way then.
+        """
+        followed = await self.follow(tenant)
+        self._require_taking(tenant)
+        if not followed:
             return 0
         heads = await self.watches[tenant].heads()
         heads.pop(self._service.name, None)
         follower = self.followers[tenant]
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(within_seconds):
                 for service, head in heads.items():
                     await follower.reaches(service, head.number)
-        except TimeoutError:
-            return sum(max(0, head.number - follower.ledger.head(service)[0]) for service, head in heads.items())
-        return 0
+        self._require_taking(tenant)  # it may have refused what came meanwhile
+        return sum(max(0, head.number - follower.ledger.head(service)[0]) for service, head in heads.items())
+
+    def refused(self, tenant: str) -> str:
+        """Why nothing is taken into the tenant's ledger; empty while events are taken, and where there is no stream."""
+        follower = self.followers.get(tenant)
+        return follower.refused if follower else self._refused.get(tenant, "")
+
+    def _require_taking(self, tenant: str) -> None:
+        if reason := self.refused(tenant):
+            raise Tampered(f"the ledger of {tenant} takes no events: {reason}", code="tampered.ledger")
 
     async def _follow(self, tenant: str) -> None:
         async with self._finding:
