@@ -419,6 +419,23 @@ async def test_a_ledger_that_contradicts_its_checkpoint_takes_nothing_and_says_s
     assert numbers(world, "auth") == [1, 2, 3, 4]
 
 
+async def test_a_check_that_a_service_does_not_answer_does_not_say_that_all_is_well(world: World) -> None:
+    auth, policy = world.played["auth"], world.played["policy"]
+    await auth.publish(*auth.record(3))
+    await until(lambda: len(world.entries()) == 3)
+
+    async def check() -> tuple[bool, list[str]]:
+        subject = subjects.rpc("platform", "system", "audit", "check")
+        report = orjson.loads((await world.installer.request(subject, b'{"tenant": "acme"}', timeout=30)).data)
+        (acme,) = report["tenants"]
+        assert acme["faults"] == []
+        return report["ok"], acme["unchecked"]
+
+    assert await check() == (True, [])
+    policy.silent = True
+    assert await check() == (False, ["the store of policy: it did not say how far its log goes"])
+
+
 def stop_and_swap(world: World, kept: Path, part: str) -> None:
     """Stop the bus, put an older copy of (a part of) acme's stream in its place, start it again."""
     world.bus.stop()

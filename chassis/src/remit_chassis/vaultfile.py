@@ -58,11 +58,19 @@ def load_master_key(path: Path) -> bytes:
     if mode & 0o077:
         raise ValueError(f"{path} has mode {mode:04o}: others could read the master key. Run: chmod 600 {path}")
     try:
-        key = bytes.fromhex(path.read_text().strip())
+        return parse_master_key(path.read_text(errors="replace"))
+    except ValueError as fault:
+        raise ValueError(f"{path} holds {fault}") from None
+
+
+def parse_master_key(text: str) -> bytes:
+    """The key that a text is; raises ValueError, whose words begin with `no key` and do not show the text."""
+    try:
+        key = bytes.fromhex(text.strip())
     except ValueError:
         key = b""
     if len(key) != KEY_BYTES:
-        raise ValueError(f"{path} holds no key of {KEY_BYTES} bytes as {2 * KEY_BYTES} hex digits")
+        raise ValueError(f"no key of {KEY_BYTES} bytes as {2 * KEY_BYTES} hex digits")
     return key
 
 

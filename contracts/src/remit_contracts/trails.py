@@ -177,7 +177,10 @@ class CopiesChecked(Answer):
 
 
 class TenantReport(Answer):
-    """One tenant's part of a report: ledger entries looked at, which copies were compared, what is wrong."""
+    """One tenant's part of a report: ledger entries looked at, which copies were compared, what is wrong.
+
+    `unchecked` says in words what this check promises and could not look at.
+    """
 
     tenant: str
     checked: CopiesChecked = CopiesChecked()
@@ -187,10 +190,11 @@ class TenantReport(Answer):
     effects_checked: int = 0
     erased: int = 0
     faults: list[Fault] = []
+    unchecked: list[str] = []
 
 
 class AuditReport(Answer):
-    """`ok` is true when no tenant has a fault. `notes` say in words what this check could not look at."""
+    """`ok` is true when no tenant has a fault and nothing is left unchecked. `notes` say what no such check sees."""
 
     ok: bool
     tenants: list[TenantReport]

@@ -11,7 +11,7 @@ from remit.cli.context import current
 from remit.cli.installation import as_installer
 from remit.cli.offline import offline as run_offline
 from remit.cli.output import emit, inert, out
-from remit_contracts.errors import Tampered
+from remit_contracts.errors import Tampered, Unavailable
 from remit_contracts.identity import PLATFORM_TENANT
 
 app = App(name="audit", help="The record itself.")
@@ -20,6 +20,8 @@ app = App(name="audit", help="The record itself.")
 @app.command
 def check(*, offline: bool = False) -> int:
     """Compare stores, streams and ledgers, check every proof and permit; exits 6 and names each record that is wrong.
+
+    Exits 5 when nothing is wrong and something could not be checked, as permits without the vault's master key.
 
     Parameters
     ----------
@@ -31,7 +33,10 @@ def check(*, offline: bool = False) -> int:
     else:
         report = as_installer(lambda office: office.ask(PLATFORM_TENANT, "audit", "check", timeout_seconds=120))
     emit(report, lambda: _draw(report))
-    return 0 if report["ok"] else Tampered("").exit_code
+    if report["ok"]:
+        return 0
+    wrong = any(tenant["faults"] for tenant in report["tenants"])
+    return (Tampered if wrong else Unavailable)("").exit_code
 
 
 def _compared(checked: dict[str, Any]) -> str:
@@ -53,7 +58,10 @@ def _compared(checked: dict[str, Any]) -> str:
 def _draw(report: dict[str, Any]) -> None:
     for tenant in report["tenants"]:
         faults = tenant["faults"]
-        style, word = ("green", "intact") if not faults else ("bold red", "TAMPERED")
+        unchecked = tenant.get("unchecked", [])
+        style, word = ("yellow", "not wholly checked") if unchecked else ("green", "intact")
+        if faults:
+            style, word = "bold red", "TAMPERED"
         out.print(Text(f"{tenant['tenant']}: {word}, {tenant['entries']} entries", style=style))
         out.print(Text(f"  {_compared(tenant['checked'])}", style="dim"))
         for fault in faults:
@@ -61,5 +69,7 @@ def _draw(report: dict[str, Any]) -> None:
             out.print(
                 Text("  "), Text(where, style="red"), inert(f" {fault.get('code')}: {fault.get('reason')}"), sep=""
             )
+        for what in unchecked:
+            out.print(Text("  not checked: ", style="yellow"), inert(what), sep="")
     for note in report.get("notes", []):
         out.print(Text(str(note), style="dim"))

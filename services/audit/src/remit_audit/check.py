@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from remit_audit.effects import EffectCheck, Keys
+from remit_audit.effects import EFFECTS, EffectCheck, Keys
 from remit_audit.findings import Finding
 from remit_audit.ledger_file import checkpoint_file
 from remit_audit.ledger_reader import CHUNK, LedgerReader
@@ -18,22 +18,24 @@ from remit_chassis.permits import PermitVerifier
 from remit_contracts.errors import Refusal
 from remit_contracts.identity import PLATFORM_TENANT
 from remit_contracts.subjects import SERVICES
-from remit_contracts.trails import CopiesChecked, TenantReport
+from remit_contracts.trails import AuditReport, CopiesChecked, TenantReport
 
 RUNTIME = "agent-runtime"
 
 
 @dataclass
 class TenantCheck:
-    """Gathers what is wrong with one tenant; `report` gives it in the shape that is answered."""
+    """Gathers what is wrong with one tenant, and what could not be looked at; `report` gives it as it is answered."""
 
     tenant: str
     entries: int = 0
     checkpoint: str = ""
     pending: int = 0
+    effects: int = 0
     effects_checked: int = 0
     erased: int = 0
     findings: list[Finding] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)
     stores: set[str] = field(default_factory=set)
     heads: set[str] = field(default_factory=set)
     checked: set[Literal["ledger", "stream", "permits"]] = field(default_factory=set)
@@ -62,6 +64,7 @@ class TenantCheck:
             effects_checked=self.effects_checked,
             erased=self.erased,
             faults=[finding.fault() for finding in self.findings],
+            unchecked=self.unchecked,
         )
 
     def check_ledger(self, reader: LedgerReader, public_key: bytes) -> Verdict:
@@ -86,6 +89,13 @@ class TenantCheck:
     def count_pending(self, service: str, last: int) -> None:
         """What a service has stored up to number `last` and the checked ledger does not have."""
         self.pending += max(0, last - self._heads.get(service, 0))
+
+    def count_effects(self, reader: LedgerReader) -> None:
+        """How many there are to be compared with their permits."""
+        try:
+            self.effects = reader.count_of(RUNTIME, EFFECTS)
+        except Refusal as refusal:
+            self.add([Finding("ledger", "file.damaged", refusal.reason)])
 
     def check_effects(self, reader: LedgerReader, verifier: PermitVerifier, keys: Keys) -> None:
         """Check every effect in the ledger against its permit."""
@@ -126,6 +136,12 @@ class TenantCheck:
         elif stopped and self.pending and self.tenant != PLATFORM_TENANT:  # which has no stream in every deployment
             reason = f"there is no ledger, and services have stored {self.pending} events"
             self.add([Finding("ledger", "file.damaged", reason)])
+
+
+def report_of(checks: Sequence[TenantCheck], notes: Iterable[str]) -> AuditReport:
+    """The answer about all tenants: all is well only where all was looked at."""
+    well = not any(check.findings or check.unchecked for check in checks)
+    return AuditReport(ok=well, tenants=[check.report() for check in checks], notes=list(notes))
 
 
 class StreamCheck:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from remit_audit.check import RUNTIME, StreamCheck, TenantCheck
+from remit_audit.check import RUNTIME, StreamCheck, TenantCheck, report_of
 from remit_audit.findings import Finding
 from remit_audit.ledger_reader import LedgerReader
 from remit_audit.sweep import read_stream
@@ -41,9 +41,7 @@ class CopyCheck:
             notes: list[str] = []
             for tenant in tenants:
                 checks.append(await self._check(tenant, notes))
-        return AuditReport(
-            ok=not any(check.findings for check in checks), tenants=[check.report() for check in checks], notes=notes
-        )
+        return report_of(checks, notes)
 
     async def _check(self, tenant: str, notes: list[str]) -> TenantCheck:
         check = TenantCheck(tenant)
@@ -77,7 +75,7 @@ class CopyCheck:
         heads = await watch.heads() if watch and elsewhere else {}
         for service in elsewhere:
             if service not in heads:
-                notes.append(f"{check.tenant}: {service} did not say how far its log goes")
+                check.unchecked.append(f"the store of {service}: it did not say how far its log goes")
                 continue
             check.heads.add(service)
             notes.append(f"{check.tenant}: the store of {service} was compared by its head only")

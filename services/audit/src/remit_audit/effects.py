@@ -15,6 +15,7 @@ from remit_contracts.permits import MISMATCH, PermitRefused, args_digest
 AUTHORIZED = "runtime.Run.ToolCallAuthorized"
 COMPLETED = "runtime.Run.ToolCallCompleted"
 UNKNOWN = "runtime.Run.ToolCallUnknown"
+EFFECTS = (AUTHORIZED, COMPLETED, UNKNOWN)
 ENDED = frozenset({"runtime.Run.Completed", "runtime.Run.Failed", "runtime.Run.Cancelled"})
 
 Keys = Mapping[str, bytes | None]
@@ -36,7 +37,7 @@ class EffectCheck:
         run = envelope.originator_id
         if envelope.topic in ENDED:
             self._open.pop(run, None)
-        if envelope.topic not in (AUTHORIZED, COMPLETED, UNKNOWN) or envelope.user not in self._keys:
+        if envelope.topic not in EFFECTS or envelope.user not in self._keys:
             return
         key = self._keys[envelope.user]
         if key is None:

@@ -10,6 +10,7 @@ file.damaged        the file's structure or schema was changed
 tree.altered        a stored node is not what its leaves give
 checkpoint.invalid  no valid signature, or of another log
 checkpoint.contradicted  the ledger does not begin with what was signed
+key.missing, key.unreadable  the vault has no key of a tenant or user, or one that does not open
 permit.missing, permit.invalid, permit.mismatch  an effect without the permit that it needs
 effect.unauthorized a tool call has an outcome and no earlier authorisation
 stream.rewound, stream.replaced, stream.shrunk, stream.unfit  what the bus keeps is not what it was
@@ -26,7 +27,7 @@ from remit_contracts.trails import Fault
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A fault that was found. `copy` is where it was seen: store, stream, ledger or permit."""
+    """A fault that was found. `copy` is where it was seen: store, stream, ledger, permit or vault."""
 
     copy_name: str
     code: str

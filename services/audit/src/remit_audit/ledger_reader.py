@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +103,12 @@ class LedgerReader:
         with self._lock, reading(self.path):
             rows = self.db.execute("SELECT DISTINCT user_id FROM entries WHERE service = ?", (service,)).fetchall()
         return sorted(str(row[0]) for row in rows)
+
+    def count_of(self, service: str, topics: Sequence[str]) -> int:
+        """How many events of these topics a service has recorded."""
+        marks = ", ".join("?" * len(topics))
+        query = f"SELECT count(*) FROM entries WHERE service = ? AND topic IN ({marks})"  # noqa: S608 (marks alone)
+        return int(self._one(query, service, *topics)[0])
 
     def node(self, level: int, index: int) -> bytes:
         """A stored subtree's hash."""

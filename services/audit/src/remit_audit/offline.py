@@ -6,28 +6,27 @@ service and no bus is needed. Whatever the files hold, damage is reported and ne
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from remit_audit.application import fitting, shown
-from remit_audit.check import RUNTIME, TenantCheck
+from remit_audit.check import RUNTIME, TenantCheck, report_of
 from remit_audit.findings import Finding
 from remit_audit.known_tenants import known_tenants
 from remit_audit.ledger_file import damage
 from remit_audit.ledger_reader import CHUNK, LedgerReader
 from remit_audit.states import open_state
+from remit_audit.stopped_vault import StoppedVault
 from remit_audit.store_copy import stores_of
 from remit_audit.verification import Verdict, verify_user
 from remit_chassis.permits import PermitVerifier
 from remit_chassis.settings import read_hex_secret
-from remit_chassis.vaultfile import VaultFile, load_master_key
 from remit_contracts.directory import USER_ID_PREFIX
-from remit_contracts.errors import Absent, MalformedIdentifier, Refusal, Tampered, Unavailable
+from remit_contracts.errors import Absent, MalformedIdentifier, Refusal, Tampered
 from remit_contracts.events import Envelope
 from remit_contracts.identity import SYSTEM_USER, is_label, label
-from remit_contracts.trails import AuditReport, TrailPage, TrailVerified
+from remit_contracts.trails import TrailPage, TrailVerified
 
 NOTES: Final = (
     "The messages of the bus (nats/) were not read: the stream's copy is compared while the platform runs.",
@@ -37,7 +36,7 @@ _REGISTERED = "auth.User.Registered"
 
 
 class StoppedHome:
-    """What these commands read of a home. `vault` is None when it cannot be opened, and `vault_fault` says why."""
+    """What these commands read of a home; raises Absent when it is none, Tampered without its public keys."""
 
     def __init__(self, home: Path) -> None:
         self.stores = home / "store"
@@ -49,13 +48,7 @@ class StoppedHome:
             self.permits = PermitVerifier(read_hex_secret(home / "public" / "permit.pub"))
         except ValueError as fault:
             raise Tampered(str(fault)) from None
-        self.vault: VaultFile | None = None
-        self.vault_fault = ""
-        try:
-            master = load_master_key(home / "secrets" / "master.key")
-            self.vault = VaultFile(home / "vault" / "vault.sqlite", master, read_only=True)
-        except (OSError, ValueError, sqlite3.Error) as fault:
-            self.vault_fault = str(fault)
+        self.vault = StoppedVault(home)
         self.known = known_tenants(home, self.vault)
 
     def tenants(self) -> list[str]:
@@ -68,24 +61,6 @@ class StoppedHome:
         """A tenant's ledger; raises Absent or Tampered."""
         return LedgerReader(self.ledgers / f"{tenant}.sqlite", tenant, stopped=True)
 
-    def key(self, tenant: str, user: str) -> bytes | None:
-        """A user's data key, None when it is destroyed; raises Absent when there is none, Tampered, Unavailable."""
-        if self.vault is None:
-            raise Unavailable(f"the vault cannot be opened: {self.vault_fault}")
-        try:
-            return self.vault.user_key(tenant, user)
-        except Absent as absent:
-            if absent.refusal_code == "absent.erased":
-                return None
-            raise
-        except (sqlite3.Error, UnicodeDecodeError, TypeError, ValueError) as fault:
-            raise Tampered(f"the vault is damaged: {fault}", code="tampered.vault") from None
-
-    def close(self) -> None:
-        """Let the vault go."""
-        if self.vault:
-            self.vault.close()
-
 
 def trail_show(home: Path, who: str, *, after: int | None = None, limit: int = 100) -> dict[str, Any]:
     """A page of the trail of `who` (TENANT/HANDLE or TENANT/USER_ID) as a TrailPage.
@@ -97,7 +72,7 @@ def trail_show(home: Path, who: str, *, after: int | None = None, limit: int = 1
         tenant, reader, user = _trail_of(files, who)
         found = reader.of_user(user, -1 if after is None else after, limit + 1)
         page = fitting(found[:limit])
-        key = files.key(tenant, user) if page else None
+        key = files.vault.key(tenant, user) if page else None
         answer = TrailPage(
             entries=[shown(entry, key) for entry in page],
             next=page[-1].index if len(page) < len(found) else None,
@@ -105,7 +80,7 @@ def trail_show(home: Path, who: str, *, after: int | None = None, limit: int = 1
         )
         reader.close()
     finally:
-        files.close()
+        files.vault.close()
     return answer.model_dump(mode="json")
 
 
@@ -124,7 +99,7 @@ def trail_verify(home: Path, who: str) -> dict[str, Any]:
     except Tampered as fault:
         verdict = Verdict(findings=[Finding("ledger", "file.damaged", fault.reason)])
     finally:
-        files.close()
+        files.vault.close()
     answer = TrailVerified(
         ok=verdict.ok,
         entries=verdict.entries,
@@ -138,36 +113,60 @@ def audit_check(home: Path) -> dict[str, Any]:
     """Compare stores, ledgers and permits of every tenant, as an AuditReport; raises Absent when `home` is none."""
     files = StoppedHome(home)
     try:
-        notes = [*NOTES, *([f"Permits were not checked: {files.vault_fault}"] if files.vault is None else [])]
         checks = [_check(files, tenant) for tenant in files.tenants()]
     finally:
-        files.close()
-    report = AuditReport(
-        ok=not any(check.findings for check in checks), tenants=[check.report() for check in checks], notes=notes
-    )
-    return report.model_dump(mode="json")
+        files.vault.close()
+    return report_of(checks, NOTES).model_dump(mode="json")
 
 
 def _check(files: StoppedHome, tenant: str) -> TenantCheck:
     check = TenantCheck(tenant)
+    _check_copies(files, check)
+    _check_vault(files.vault, check)
+    return check
+
+
+def _check_copies(files: StoppedHome, check: TenantCheck) -> None:
+    tenant = check.tenant
     try:
         reader = files.ledger(tenant)
     except Absent:
         check.check_stores(files.stores, None, stopped=True)
         check.require_ledger(files.ledgers / f"{tenant}.sqlite", stopped=True, known_by=files.known.get(tenant, ()))
-        return check
+        return
     except Refusal as refusal:
         check.add([Finding("ledger", "file.damaged", refusal.reason)])
         check.check_stores(files.stores, None, stopped=True)
-        return check
+        return
     try:
         check.check_ledger(reader, files.ledger_key)
         check.check_stores(files.stores, reader, stopped=True)
-        if files.vault:
+        check.count_effects(reader)
+        if not files.vault.fault:
             check.check_effects(reader, files.permits, _keys(files, check, reader))
     finally:
         reader.close()
-    return check
+
+
+def _check_vault(vault: StoppedVault, check: TenantCheck) -> None:
+    """What a tenant has on record can be decrypted only with its keys: the vault must be there and have them.
+
+    A vault that is gone, or lacks a tenant's keys, is a fault; what merely cannot be opened here is left unchecked.
+    """
+    if not (events := check.entries + check.pending):
+        return
+    what = f"{events} events cannot be decrypted, and {check.effects} effects were not compared with their permits"
+    if vault.gone:
+        check.add([Finding("vault", "file.damaged", f"{vault.fault}: {what}")])
+        return
+    try:
+        if check.tenant not in vault.tenants():
+            reason = f"the vault has no key of {check.tenant}: {events} events cannot be decrypted"
+            check.add([Finding("vault", "key.missing", reason)])
+    except Tampered as fault:
+        check.add([Finding("vault", "file.damaged", fault.reason)])
+    if vault.fault:
+        check.unchecked.append(f"{what}: {vault.fault}")
 
 
 def _keys(files: StoppedHome, check: TenantCheck, reader: LedgerReader) -> dict[str, bytes | None]:
@@ -180,7 +179,7 @@ def _keys(files: StoppedHome, check: TenantCheck, reader: LedgerReader) -> dict[
         return {}
     for user in users:
         try:
-            keys[user] = files.key(check.tenant, user)
+            keys[user] = files.vault.key(check.tenant, user)
         except Refusal as refusal:
             check.add([Finding("vault", "key.unreadable", f"the key of {check.tenant}/{user}: {refusal.reason}")])
     return keys
@@ -218,7 +217,7 @@ def _registrations(files: StoppedHome, reader: LedgerReader) -> Iterator[Envelop
 
 def _handle_in(files: StoppedHome, envelope: Envelope) -> str | None:
     try:
-        key = files.key(envelope.tenant, envelope.user)
+        key = files.vault.key(envelope.tenant, envelope.user)
     except Absent:
         return None
     return None if key is None else open_state(envelope, key).get("handle")

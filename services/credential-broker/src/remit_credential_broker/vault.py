@@ -16,7 +16,7 @@ from typing import Final
 
 from pydantic import SecretStr
 
-from remit_chassis.vaultfile import KEY_BYTES, VaultFile, load_master_key, load_or_create_master_key
+from remit_chassis.vaultfile import VaultFile, load_master_key, load_or_create_master_key, parse_master_key
 from remit_contracts.errors import Absent, Refusal, Tampered
 from remit_contracts.identity import PLATFORM_TENANT, SYSTEM_USER
 
@@ -37,12 +37,9 @@ def master_key(given: SecretStr | None, file: Path, vault_file: Path) -> bytes:
     """
     if given is not None:
         try:
-            key = bytes.fromhex(given.get_secret_value().strip())
-        except ValueError:
-            key = b""
-        if len(key) != KEY_BYTES:
-            raise VaultRefused(f"REMIT_BROKER_MASTER_KEY is no {2 * KEY_BYTES} hex digits", code="vault.key_unusable")
-        return key
+            return parse_master_key(given.get_secret_value())
+        except ValueError as fault:
+            raise VaultRefused(f"REMIT_BROKER_MASTER_KEY holds {fault}", code="vault.key_unusable") from None
     try:
         # A new key beside an old vault would open nothing in it, and would hide that the right one is missing.
         return load_master_key(file) if vault_file.exists() else load_or_create_master_key(file)
