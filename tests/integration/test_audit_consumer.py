@@ -22,6 +22,8 @@ from structlog.testing import capture_logs
 from unit.audit.chains import Chain
 
 from remit_audit.__main__ import build
+from remit_audit.alarms import Alarms
+from remit_audit.findings import Finding
 from remit_audit.ledger_reader import LedgerReader
 from remit_audit.settings import AuditSettings
 from remit_audit.states import open_state
@@ -400,6 +402,15 @@ async def test_a_stream_that_lets_events_be_deleted_keeps_the_service_from_being
 async def _streams_fault(world: World) -> str:
     check = (await world.audit.health()).checks["streams"]
     return check.detail if "deny" in check.detail else ""
+
+
+async def test_an_alarm_that_a_damaged_store_cannot_keep_holds_up_no_other_tenants(world: World) -> None:
+    world.audit.stores.of("acme").condemn("damaged")
+    alarms = Alarms(world.audit)
+    for tenant in ("acme", "globex"):
+        await alarms.raise_(tenant, Finding("store", "record.altered", "a byte was changed"))
+    assert world.audit.stores.of("acme").head().notification_id == 0
+    assert world.audit.stores.of("globex").head().notification_id == 1
 
 
 async def test_a_ledger_that_contradicts_its_checkpoint_takes_nothing_and_says_so(world: World) -> None:

@@ -328,7 +328,9 @@ class Process:
         self.announcements = os.fdopen(reading)
 
     async def ready(self) -> None:
-        assert await asyncio.to_thread(self.announcements.readline) == "ready\n"
+        while (said := await asyncio.to_thread(self.announcements.readline)).startswith("waiting: "):
+            pass
+        assert said == "ready\n"
 
     async def end(self, number: int) -> None:
         if self.child.poll() is None:

@@ -192,6 +192,32 @@ async def test_health_is_a_write_that_succeeded(open_bus):
         assert "no space" in report["checks"]["store"]["detail"]
 
 
+async def test_a_contradicted_tenant_is_refused_on_every_verb_and_no_other_is(open_bus):
+    async with running(open_bus) as (service, seen), a_users_client(open_bus) as nc:
+        service.stores.of("acme").contradict("its stream holds another log")
+        for verb, payload in (("echo", b'{"text": "hi"}'), ("deny", b"{}")):
+            refused = await ask(nc, subjects.command("acme", "u-1", "audit", verb), payload)
+            assert refused["error"]["code"] == "tampered.store"
+        for verb, payload in (("hot", b"x"), ("republish", b'{"first": 1, "last": 1}')):
+            to_service = "_INBOX_SVC.installer.1"
+            refused = await ask(nc, subjects.rpc("acme", "u-1", "audit", verb), payload, reply=to_service)
+            assert refused["error"]["code"] == "tampered.store"
+        assert seen == []
+        other = await ask(
+            nc, subjects.command("globex", "u-1", "audit", "echo"), b'{"text": "hi"}', reply="_INBOX.globex.u-1.s-1.x"
+        )
+        assert other["text"] == "hi"
+        # Whoever compares the copies is still told where this one ends, and whoever looks after it what is wrong.
+        head = await ask(nc, subjects.rpc("acme", "system", "audit", "log-head"), reply="_INBOX_SVC.installer.1")
+        assert head["last_notification_id"] == 0
+        report = await ask(nc, subjects.rpc("platform", "system", "audit", "health"), reply="_INBOX_SVC.installer.1")
+        assert report["ready"] is True
+        assert report["contradicted"] == {"acme": "its stream holds another log"}
+        service.stores.of("platform").contradict("its stream holds another log")
+        report = await ask(nc, subjects.rpc("platform", "system", "audit", "health"), reply="_INBOX_SVC.installer.1")
+        assert (report["ready"], report["checks"]["store"]["code"]) == (False, "tampered.store")
+
+
 async def test_a_question_nobody_answers_is_unavailable_at_once(open_bus):
     async with running(open_bus) as (service, _):
         began = datetime.now(UTC)

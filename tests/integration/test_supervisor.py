@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from remit_chassis.readiness import announce_failure, announce_ready
+from remit_chassis.readiness import announce_contradicted, announce_failure, announce_ready, announce_waiting
 from remit_contracts.errors import Refusal
 from remit_infra.home import Home
 from remit_infra.lock import down, status
@@ -77,6 +77,29 @@ def silent() -> None:
     signal.pause()
 
 
+def waiting() -> None:
+    announce_waiting("bus: the bus is disconnected")
+    announce_waiting("store: no space left on device", code="unavailable")
+    signal.pause()
+
+
+def tampered() -> None:
+    announce_waiting("store: the store of platform/tampered is not used", code="tampered.store")
+    signal.pause()
+
+
+def ending_tampered() -> None:
+    announce_failure("the ledger was altered")
+    sys.exit(6)
+
+
+def choosy() -> None:
+    """Serves all tenants but two."""
+    announce_contradicted("acme", "the stream holds another log")
+    announce_contradicted("globex", "x" * 1000)
+    steady()
+
+
 def stubborn() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     announce_ready()
@@ -90,7 +113,8 @@ def without_disk() -> None:
 
 def script(home: str, *options: str) -> int:
     """Run a supervisor over the fake services that are named; `seed`, `main`, `no-disk` and `port=N` are options."""
-    fakes = {fake.__name__: fake for fake in (steady, chatty, failing, crashing, silent, stubborn)}
+    every = (steady, chatty, failing, crashing, silent, stubborn, waiting, tampered, ending_tampered, choosy)
+    fakes = {fake.__name__: fake for fake in every}
     services = {f"{name}-{number}": fakes[name] for number, name in enumerate(options) if name in fakes}
     services |= {name: leaning for name in options if name == "agent-runtime"}
     port = next((int(option[5:]) for option in options if option.startswith("port=")), None)
@@ -101,6 +125,9 @@ def script(home: str, *options: str) -> int:
     def tell(name: str, state: str) -> None:
         print(name, state, flush=True)
 
+    def warn(service: str, tenant: str, reason: str) -> None:
+        print(service, "does not serve", tenant, reason, flush=True)
+
     def seed(endpoints: dict[str, Any]) -> None:
         print("seeding", opened.endpoints_file.exists(), endpoints["nats"], flush=True)
 
@@ -109,7 +136,7 @@ def script(home: str, *options: str) -> int:
         return 7
 
     supervisor = Supervisor(
-        opened, services=services, ports=Ports(nats=port), progress=tell, ready_seconds=5, stop_seconds=2
+        opened, services=services, ports=Ports(nats=port), progress=tell, warn=warn, ready_seconds=5, stop_seconds=2
     )
     try:
         return supervisor.run(seed=seed if "seed" in options else None, main=main if "main" in options else None)
@@ -370,23 +397,37 @@ def test_a_service_that_ignores_the_request_to_end_is_killed(platform: Platform)
 
 
 @pytest.mark.parametrize(
-    ("service", "reason"),
+    ("service", "reason", "exit_code"),
     [
-        ("failing", "the ledger's key does not fit"),
-        ("crashing", "crashing-1 exited with code 3: a line about why"),
-        ("silent", "not ready after 5 s: silent-1"),
+        ("failing", "the ledger's key does not fit", 1),
+        ("crashing", "crashing-1 exited with code 3: a line about why", 1),
+        ("silent", "not ready after 5 s: silent-1", 1),
+        ("waiting", "not ready after 5 s: waiting-1 (store: no space left on device)", 1),
+        ("tampered", "tampered-1: store: the store of platform/tampered is not used", 6),
+        ("ending_tampered", "the ledger was altered", 6),
     ],
 )
 def test_a_service_that_does_not_become_ready_is_named_with_its_reason(
-    platform: Platform, service: str, reason: str
+    platform: Platform, service: str, reason: str, exit_code: int
 ) -> None:
     platform.up("steady", service)
     code, _, err = platform.ended()
-    assert code == 1
+    assert code == exit_code
     assert err.startswith(reason)
     assert err.count("\n") == 1
     assert platform.left() == []
     assert platform.home.endpoints() is None
+
+
+def test_a_tenant_that_a_service_does_not_serve_is_told_and_holds_nobody_up(platform: Platform) -> None:
+    platform.up("steady", "choosy")
+    platform.until_ready()
+    code, out, _ = platform.end()
+    assert code == 0
+    told = [line for line in out.splitlines() if "does not serve" in line]
+    assert told[0] == "choosy-1 does not serve acme the stream holds another log"
+    assert told[1].startswith("choosy-1 does not serve globex xxx")
+    assert len(told) == 2
 
 
 def test_a_taken_port_is_refused_in_one_line(platform: Platform) -> None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound=Command)
 Handler = Callable[[bytes, Caller], Awaitable[bytes]]
 Publish = Callable[[str, bytes], Awaitable[None]]
+Confirm = Callable[[str], Awaitable[None]]
+"""Returns when a tenant may be answered; raises the refusal when its log is contradicted."""
 
 DEFAULT_MAX_BYTES = 64 * 1024
 INTERNAL = orjson.dumps(
@@ -50,7 +52,8 @@ def decoding(model: type[C], handler: Callable[[C, Caller], Awaitable[Any]]) -> 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One verb of a service. `hot` endpoints skip spans and pydantic."""
+    """One verb of a service. `hot` endpoints skip spans and pydantic; `from_log` says that the answer rests on the
+    tenant's log, or is added to it: there is none while the log is contradicted."""
 
     kind: str
     service: str
@@ -58,6 +61,7 @@ class Endpoint:
     handle: Handler
     max_bytes: int = DEFAULT_MAX_BYTES
     hot: bool = False
+    from_log: bool = True
 
     @property
     def subject(self) -> str:
@@ -69,6 +73,7 @@ class Endpoint:
         message: Msg,
         publish: Publish,
         metrics: telemetry.Metrics,
+        confirm: Confirm,
     ) -> None:
         """Answer one message. Never raises, and never publishes to a reply subject that the guard did not admit."""
         subject, reply, headers, payload = message.subject, message.reply, message.headers, message.data
@@ -81,6 +86,8 @@ class Endpoint:
             metrics.requests.labels(self.kind, self.verb, refusal.refusal_code).inc()
             return
         try:
+            if self.from_log:
+                await confirm(caller.tenant)
             if self.hot and not headers:
                 answer = await self.handle(payload, caller)
             else:

@@ -19,15 +19,15 @@ PROBE_SECONDS = 2.0
 def register(service: Service) -> None:
     """Add the verbs, and the two checks that hold for any service: a write to the store, an answer of the bus."""
 
-    @service.rpc("health", Nothing)
+    @service.rpc("health", Nothing, from_log=False)
     async def health(_: Nothing, caller: Caller) -> Health:
         return await service.health()
 
-    @service.rpc("metrics", Nothing)
+    @service.rpc("metrics", Nothing, from_log=False)
     async def metrics(_: Nothing, caller: Caller) -> MetricsShown:
         return MetricsShown(exposition=service.metrics.exposition().decode())
 
-    @service.rpc("log-head", Nothing)
+    @service.rpc("log-head", Nothing, from_log=False)  # whoever looks for contradictions must be told of this side
     async def log_head(_: Nothing, caller: Caller) -> LogHead:
         head = service.stores.of(caller.tenant).head()
         return LogHead(last_notification_id=head.notification_id, head_hash=head.hash.hex())
@@ -37,7 +37,10 @@ def register(service: Service) -> None:
         return Republished(published=await service.stores.republish(caller.tenant, command.first, command.last))
 
     async def store_takes_writes() -> str:
-        await asyncio.wait_for(service.stores.probe(), PROBE_SECONDS)
+        try:
+            await asyncio.wait_for(service.stores.probe(), PROBE_SECONDS)
+        except TimeoutError:
+            raise Unavailable(f"no write was synced in {PROBE_SECONDS:g} s") from None
         return "a write was synced to disk"
 
     async def bus_answers() -> str:

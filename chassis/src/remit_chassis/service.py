@@ -30,7 +30,7 @@ from remit_chassis.keyring import BrokerUserKeys
 from remit_chassis.requester import Requester
 from remit_chassis.settings import ServiceSettings, read_hex_secret
 from remit_contracts import subjects
-from remit_contracts.errors import Unavailable
+from remit_contracts.errors import Refusal, Unavailable
 from remit_contracts.identity import Caller
 from remit_contracts.messages import Command, encode
 from remit_contracts.operations import Check, Health
@@ -90,20 +90,21 @@ class Service:
         return self._register("cmd", verb, model, max_bytes)
 
     def rpc(
-        self, verb: str, model: type[C], *, max_bytes: int = DEFAULT_MAX_BYTES
+        self, verb: str, model: type[C], *, max_bytes: int = DEFAULT_MAX_BYTES, from_log: bool = True
     ) -> Callable[[Callable[[C, Caller], Awaitable[Any]]], Callable[[C, Caller], Awaitable[Any]]]:
-        """Answer other services on `remit.*.*.rpc.{service}.{verb}`."""
-        return self._register("rpc", verb, model, max_bytes)
+        """Answer other services on `remit.*.*.rpc.{service}.{verb}`; `from_log`: see Endpoint."""
+        return self._register("rpc", verb, model, max_bytes, from_log=from_log)
 
     def hot_rpc(self, verb: str, handle: Handler, *, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
         """Answer other services without FastStream, spans and pydantic: bytes in, bytes out."""
         self._endpoints.append(Endpoint("rpc", self.name, verb, handle, max_bytes, hot=True))
 
     def _register(
-        self, kind: str, verb: str, model: type[C], max_bytes: int
+        self, kind: str, verb: str, model: type[C], max_bytes: int, *, from_log: bool = True
     ) -> Callable[[Callable[[C, Caller], Awaitable[Any]]], Callable[[C, Caller], Awaitable[Any]]]:
         def register(handler: Callable[[C, Caller], Awaitable[Any]]) -> Callable[[C, Caller], Awaitable[Any]]:
-            self._endpoints.append(Endpoint(kind, self.name, verb, decoding(model, handler), max_bytes))
+            endpoint = Endpoint(kind, self.name, verb, decoding(model, handler), max_bytes, from_log=from_log)
+            self._endpoints.append(endpoint)
             return handler
 
         return register
@@ -180,7 +181,7 @@ class Service:
     # -- its life --------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Block until told to stop. Exits 1, with one line on why, when it cannot start."""
+        """Block until told to stop. When it cannot start: one line on why, and the refusal's exit code or 1."""
         logs.configure(self.name, self.settings.log_level)
         telemetry.configure_tracing(self.name)
         try:
@@ -188,7 +189,7 @@ class Service:
         except Exception as fault:
             structlog.get_logger().exception("service.failed")
             readiness.announce_failure(f"{self.name}: {fault}")
-            sys.exit(1)
+            sys.exit(fault.exit_code if isinstance(fault, Refusal) else 1)
 
     async def _live(self) -> None:
         loop = asyncio.get_running_loop()
@@ -197,6 +198,8 @@ class Service:
         await self.start()
         try:
             if await self._until_ready():
+                for tenant, reason in self.stores.contradictions().items():
+                    readiness.announce_contradicted(tenant, reason)
                 readiness.announce_ready()
                 structlog.get_logger().info("service.ready")
                 for hook in self._on_ready:
@@ -266,12 +269,16 @@ class Service:
 
     async def _until_ready(self) -> bool:
         """Readiness is a write that succeeded, not a flag: wait until every check passes. False when told to stop."""
+        told: dict[str, Check] = {}
         while not self._stopping.is_set():
             report = await self.health()
             if report.ready:
                 return True
-            faults = {name: check.detail for name, check in report.checks.items() if not check.ok}
-            structlog.get_logger().info("service.waiting", faults=faults)
+            failed = {name: check for name, check in report.checks.items() if not check.ok}
+            structlog.get_logger().info("service.waiting", faults={name: it.detail for name, it in failed.items()})
+            for name, check in failed.items() - told.items():
+                readiness.announce_waiting(f"{name}: {check.detail}", code=check.code)
+            told = failed
             with suppress(TimeoutError):
                 async with asyncio.timeout(0.1):
                     await self._stopping.wait()
@@ -284,9 +291,15 @@ class Service:
             try:
                 checks[name] = Check(ok=True, detail=await probe())
             except Exception as fault:
-                checks[name] = Check(ok=False, detail=str(fault) or type(fault).__name__)
-        ready = all(check.ok for check in checks.values())
-        return Health(service=self.name, version=version("remit-chassis"), ready=ready, checks=checks)
+                code = fault.refusal_code if isinstance(fault, Refusal) else ""
+                checks[name] = Check(ok=False, detail=str(fault) or type(fault).__name__, code=code)
+        return Health(
+            service=self.name,
+            version=version("remit-chassis"),
+            ready=all(check.ok for check in checks.values()),
+            checks=checks,
+            contradicted=self.stores.contradictions(),
+        )
 
     # -- the bus ---------------------------------------------------------------------------------------------------
 
@@ -313,7 +326,7 @@ class Service:
             self._serve(endpoint, message)
 
     def _serve(self, endpoint: Endpoint, message: Msg) -> None:
-        task = self.spawn(endpoint.serve(message, self._publish, self.metrics))
+        task = self.spawn(endpoint.serve(message, self._publish, self.metrics, self.stores.confirmed))
         task.set_name("serve")
 
     async def _publish(self, subject: str, payload: bytes) -> None:

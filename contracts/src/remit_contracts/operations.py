@@ -14,19 +14,25 @@ Position = Annotated[int, Field(ge=1, le=2**62)]
 
 
 class Check(Answer):
-    """One check of readiness: whether it passed, and what was seen."""
+    """One check of readiness: whether it passed, and what was seen; `code` is the refusal's when it failed with one."""
 
     ok: bool
     detail: str
+    code: str = ""
 
 
 class Health(Answer):
-    """`ready` only when every check passes; the store's is a write that was synced to disk."""
+    """`ready` only when every check passes; the store's is a write that was synced to disk.
+
+    `contradicted`: tenant -> why the service answers nothing for it (its store is damaged, or its stream holds another
+    log), while it serves the others.
+    """
 
     service: str
     version: str
     ready: bool
     checks: dict[str, Check]
+    contradicted: dict[str, str] = {}
 
 
 class MetricsShown(Answer):

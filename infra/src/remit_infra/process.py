@@ -48,6 +48,10 @@ class Child:
         self.log = log
         self.state = "starting"
         self.failure = ""
+        self.waits_for: tuple[str, str] = ("", "")
+        """Why it is not ready: a refusal's code, and the reason."""
+        self.contradicted: list[tuple[str, str]] = []
+        """Tenants that it does not serve, each with the reason."""
         self.exit_code: int | None = None
         self._said = b""
         if part.logged:
@@ -104,14 +108,26 @@ class Child:
             data = os.read(self.announcements, 4096)
         except BlockingIOError:
             return
-        self._said += data
-        line, ended, _ = self._said.partition(b"\n")
-        if not data or ended:
-            if line == b"ready":
-                self.state = "ready"
-            elif line.startswith(b"failed: "):
-                self.failure = line[8:].decode(errors="replace")
+        *lines, self._said = (self._said + data).split(b"\n")
+        if not data:
+            lines.append(self._said)
+        for line in lines:
+            self._hear(line.decode(errors="replace"))
+        if not data or self.state == "ready" or self.failure:
             self._close()
+
+    def _hear(self, line: str) -> None:
+        """One word of remit_chassis.readiness."""
+        word, _, rest = line.partition(": ")
+        subject, _, reason = rest.partition(" ")
+        if word == "ready":
+            self.state = "ready"
+        elif word == "failed":
+            self.failure = rest
+        elif word == "waiting":
+            self.waits_for = (subject, reason)
+        elif word == "contradicted":
+            self.contradicted.append((subject, reason))
 
     def _close(self) -> None:
         if self.announcements >= 0:

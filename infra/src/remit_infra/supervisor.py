@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
+from remit_contracts.errors import EXIT_CODES
 from remit_infra import engines
 from remit_infra.files import for_owner_alone
 from remit_infra.home import Home
@@ -30,6 +31,8 @@ from remit_infra.streams import ensure_streams
 
 Progress = Callable[[str, str], None]
 """Told (name, state): starting, ready, restarting, stopping or stopped."""
+Warn = Callable[[str, str, str], None]
+"""Told (service, tenant, reason) of a tenant that a service which is ready does not serve."""
 Task = Callable[[dict[str, Any]], int | None]
 """Runs in a child with the endpoints; what it returns is its exit code."""
 
@@ -38,6 +41,8 @@ FIRST_DELAY_SECONDS: Final = 0.2
 LONGEST_DELAY_SECONDS: Final = 10.0
 STEADY_SECONDS: Final = 30.0
 """After that long, a failure counts as the first one again."""
+TAMPERED: Final = "tampered.start"
+"""Code of the StartRefused when what is stored was tampered with."""
 LEANS_ON_OTHERS: Final = frozenset({"agent-runtime"})
 """Services with calls under way for which the others must still decide, lend and give keys: they end first."""
 
@@ -76,6 +81,7 @@ class Supervisor:
         services: Mapping[str, Callable[[], None]] | None = None,
         ports: Ports | None = None,
         progress: Progress = lambda name, state: None,
+        warn: Warn = lambda service, tenant, reason: None,
         ready_seconds: float = 60.0,
         stop_seconds: float = 10.0,
     ) -> None:
@@ -85,6 +91,7 @@ class Supervisor:
         self._services = services
         self._ports = ports or Ports()
         self._progress = progress
+        self._warn = warn
         self._ready_seconds = ready_seconds
         self._stop_seconds = stop_seconds
         self._seats: dict[str, _Seat] = {}
@@ -162,11 +169,16 @@ class Supervisor:
                 if child.state == "ready":
                     waiting.discard(name)
                 elif child.state == "gone":
-                    raise StartRefused(child.why_it_ended())
+                    raise _refused(child)
+                elif _is_tampered(child.waits_for[0]):  # time mends nothing there
+                    raise StartRefused(f"{name}: {child.waits_for[1]}", code=TAMPERED)
             if waiting and time.monotonic() > deadline:
-                raise StartRefused(
-                    f"not ready after {self._ready_seconds:.0f} s: {', '.join(sorted(waiting))} (see {self.home.logs})"
-                )
+                named = ", ".join(f"{name}{self._waits_for(name)}" for name in sorted(waiting))
+                raise StartRefused(f"not ready after {self._ready_seconds:.0f} s: {named} (see {self.home.logs})")
+
+    def _waits_for(self, name: str) -> str:
+        _, reason = self._seats[name].child.waits_for
+        return f" ({reason})" if reason else ""
 
     # -- running ---------------------------------------------------------------------------------------------------
 
@@ -209,7 +221,7 @@ class Supervisor:
         """Run a task to its end; raises StartRefused when it fails."""
         child = self._task(name, task, logged=logged)
         if self._until_ended(child):
-            raise StartRefused(child.why_it_ended())
+            raise _refused(child)
 
     def _task(self, name: str, task: Task, *, logged: bool = False) -> Child:
         endpoints = dict(self._endpoints)
@@ -280,6 +292,8 @@ class Supervisor:
             child.look()
             if child.state == "ready" != before:
                 self._progress(child.part.name, "ready")
+            while child.contradicted:
+                self._warn(child.part.name, *child.contradicted.pop(0))
 
     def _seat(self, part: Part) -> None:
         self._seats[part.name] = _Seat(part, self._fork(part), time.monotonic())
@@ -293,6 +307,16 @@ class Supervisor:
     def _signalled(self, number: int, _frame: object) -> None:
         if number != signal.SIGCHLD:
             self._signals += 1
+
+
+def _refused(child: Child) -> StartRefused:
+    """Why all is ended: that child has ended, and its exit code told whether something was tampered with."""
+    tampered = child.exit_code == EXIT_CODES[TAMPERED.partition(".")[0]]
+    return StartRefused(child.why_it_ended(), code=TAMPERED if tampered else None)
+
+
+def _is_tampered(code: str) -> bool:
+    return code.partition(".")[0] == TAMPERED.partition(".")[0]
 
 
 def _exit_with(code: int | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,7 +13,7 @@ from unit.auth.installations import START, Installation, installation
 
 from remit_auth.application import Accounts, HandleTaken, Inactive, TenantExists
 from remit_auth.cutting import Cut
-from remit_auth.domain import Session, User
+from remit_auth.domain import Session, Tenant, User
 from remit_auth.projections import NotAdmitted, TenantDirectory
 from remit_auth.roles import RoleCycle, UnknownRole
 from remit_contracts.directory import (
@@ -23,7 +24,7 @@ from remit_contracts.directory import (
     TenantActivitySet,
     UserActivitySet,
 )
-from remit_contracts.errors import Absent, Conflict, Unavailable
+from remit_contracts.errors import Absent, Conflict, Tampered, Unavailable
 from remit_contracts.identity import Caller
 
 ShutOut = Callable[[Accounts, str], Awaitable[ConnectionsCut]]
@@ -189,7 +190,9 @@ async def test_a_session_whose_end_was_not_recorded_ends_with_its_users_disablin
 async def test_a_session_that_was_opened_while_its_user_was_disabled_never_stands(at: Installation) -> None:
     user = at.directory.of("acme").find("ann").user
     await at.accounts.set_user_active(tenant="acme", handle="ann", active=False, reason=None)
-    raced = Session.open(tenant_id="acme", session_id="s-raced", user_id=user, ttl_seconds=60, issuer="remit-dev", at=at.now)
+    raced = Session.open(
+        tenant_id="acme", session_id="s-raced", user_id=user, ttl_seconds=60, issuer="remit-dev", at=at.now
+    )
     await at.store_of("acme").save(raced, user=user)
     await at.accounts.set_user_active(tenant="acme", handle="ann", active=True, reason=None)
     with pytest.raises(NotAdmitted, match="ended"):
@@ -324,6 +327,23 @@ async def test_permissions_are_stored_and_told_as_they_were_given(at: Installati
     acme = at.directory.of("acme")
     assert acme.definitions_as_told()["analyst"].permissions == (allowed,)
     assert acme.holders() == {"reader": 0, "analyst": 1, "administrator": 0}
+
+
+async def test_a_tenant_that_cannot_be_read_is_not_used_and_holds_up_no_other(tmp_path: Path) -> None:
+    async with installation(tmp_path) as before:
+        await before.acme()
+        await before.accounts.create_tenant(tenant="globex", name=None)
+    with sqlite3.connect(tmp_path / "vault.sqlite") as vault:
+        vault.execute("UPDATE user_keys SET sealed = X'00' WHERE tenant = 'acme' AND user_id <> 'system'")
+    vault.close()
+    async with installation(tmp_path) as after:
+        directory, accounts = after.restarted()
+        await accounts.rebuild(["acme", "globex"])
+        assert directory.of("globex").known
+        assert after.store_of("acme").contradiction
+        assert not after.store_of("globex").contradiction
+        with pytest.raises(Tampered):
+            await after.store_of("acme").save(Tenant.create(tenant_id="acme", name=None, at=START), user="system")
 
 
 async def test_a_cycle_over_recorded_roles_is_refused(at: Installation) -> None:

@@ -14,7 +14,7 @@ from remit_chassis.permits import PermitSigner, PermitVerifier
 from remit_contracts import fast_decisions as fast
 from remit_contracts.decisions import Redecide
 from remit_contracts.directory import RoleDefinition, SubjectDescribed
-from remit_contracts.errors import Absent, Conflict, MalformedCommand, Unavailable
+from remit_contracts.errors import Absent, Conflict, MalformedCommand, Tampered, Unavailable
 from remit_contracts.fast_decisions import DecisionAnswer
 from remit_contracts.identity import Caller
 from remit_contracts.permits import TTL_SECONDS
@@ -252,6 +252,13 @@ async def test_many_at_once_around_a_change_are_each_of_one_revision(place):
     assert {answer.decision for answer in answers} == {True, False}
     for answer in answers:
         assert answer.decision is (int(answer.context.data_revision) % 2 == 1)
+
+
+async def test_nothing_is_decided_about_a_tenant_whose_directory_was_tampered_with(place):
+    place.auth_fault = Tampered("the store of acme/auth is not used", code="tampered.store")
+    with pytest.raises(Tampered):
+        await place.decide(call())
+    assert place.recorded == []
 
 
 async def test_an_unknown_user_is_denied(place):

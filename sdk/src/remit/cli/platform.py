@@ -13,12 +13,12 @@ from typing import Any
 
 from rich.text import Text
 
+from remit.cli import health
 from remit.cli.context import current
 from remit.cli.installation import endpoints, installer
-from remit.cli.output import emit, out, pairs, say, styled, table, words
+from remit.cli.output import emit, inert, out, pairs, say, styled, table, words
 from remit.cli.seeding import DEMO_USERS, seed_demo
-from remit_contracts.errors import Refusal, RemitError, Unavailable
-from remit_contracts.subjects import SERVICES
+from remit_contracts.errors import NotSignedIn, Refusal, RemitError, Tampered, Unavailable
 
 FREE_BYTES_NEEDED = 512 * 1024 * 1024
 
@@ -49,7 +49,14 @@ def up(*, demo: bool = False, nats_port: int | None = None) -> int:
         elif words.is_terminal or state in ("ready", "restarting"):
             words.print(Text(f"{name:<18} "), styled(state), sep="")
 
-    return Supervisor(home, ports=Ports(nats=nats_port), progress=progress).run(seed=_seed if demo else None)
+    def warn(service: str, tenant: str, reason: str) -> None:
+        words.print(
+            Text(f"{service:<18} "), Text(f"does not serve {tenant}: ", style="bold red"), inert(reason), sep=""
+        )
+        say(health.WAY_OUT)
+
+    supervisor = Supervisor(home, ports=Ports(nats=nats_port), progress=progress, warn=warn)
+    return supervisor.run(seed=_seed if demo else None)
 
 
 def down() -> int:
@@ -63,27 +70,23 @@ def down() -> int:
 
 
 def status() -> int:
-    """Is each part well? Exits 5 when one is not."""
-
-    async def ask() -> dict[str, Any]:
-        reports: dict[str, Any] = {}
-        async with installer() as office:
-            for service in SERVICES:
-                try:
-                    reports[service] = await office.health(service)
-                except Unavailable as fault:
-                    reports[service] = {"ready": False, "checks": {"bus": {"ok": False, "detail": fault.reason}}}
-        return reports
-
-    reports = asyncio.run(ask())
-    ready = all(report["ready"] for report in reports.values())
-    found = {"ready": ready, "endpoints": endpoints(), "services": reports}
-    emit(found, lambda: _draw_status(reports))
-    return 0 if ready else Unavailable("").exit_code
+    """Is each part well? Exits 5 when one is not, and 6 when a tenant is not served because its record was tampered
+    with."""
+    told = health.reports()
+    found = {
+        "ready": all(report["ready"] for report in told.values()),
+        "endpoints": endpoints(),
+        "services": told,
+        "contradicted": health.contradicted(told),
+    }
+    emit(found, lambda: _draw_status(told))
+    return health.exit_code(told)
 
 
 def doctor() -> int:
-    """Check this machine and this home; each finding with its way out. Exits 1 when something must be mended."""
+    """Check this machine and this home; each finding with its way out. Exits 1 when something must be mended, and 6
+    when a tenant's record was tampered with."""
+    stores = _stores()
     findings = [
         _finding("python", sys.version_info >= (3, 11), sys.version.split()[0], "install Python 3.11 or newer"),
         _finding(
@@ -96,8 +99,11 @@ def doctor() -> int:
         _finding("opa", True, shutil.which("opa") or "none: decisions by the embedded engine", ""),
         _disk(),
         _home(),
+        *stores,
     ]
     emit(findings, lambda: table(["check", "ok", "found", "way out"], [_row(finding) for finding in findings]))
+    if not all(finding["ok"] for finding in stores):
+        return Tampered("").exit_code
     return 0 if all(finding["ok"] for finding in findings) else 1
 
 
@@ -125,12 +131,16 @@ def _welcome(*, demo: bool, seconds: float) -> None:
     say(f"stop with Ctrl-C, or: remit down{at}")
 
 
-def _draw_status(reports: dict[str, Any]) -> None:
+def _draw_status(told: dict[str, dict[str, Any]]) -> None:
     rows = []
-    for service, report in reports.items():
+    for service, report in told.items():
         for check, result in report["checks"].items():
             rows.append((service, check, styled("ok" if result["ok"] else "failed"), result["detail"]))
+    contradicted = health.contradicted(told)
+    rows += [(it["service"], f"tenant {it['tenant']}", styled("failed"), it["reason"]) for it in contradicted]
     table(["service", "check", "state", "detail"], rows)
+    if contradicted:
+        say(health.WAY_OUT)
 
 
 def _finding(check: str, ok: bool, found: str, way_out: str) -> dict[str, Any]:
@@ -155,6 +165,21 @@ def _disk() -> dict[str, Any]:
     writable = os.access(place, os.W_OK)
     found = f"{free // 2**20} MB free at {place}" + ("" if writable else ", not writable")
     return _finding("disk", free > FREE_BYTES_NEEDED and writable, found, "free 512 MB, or choose another --home")
+
+
+def _stores() -> list[dict[str, Any]]:
+    """What the running services say of their stores: one finding for each that is contradicted, or one that all is
+    well."""
+    try:
+        contradicted = health.contradicted(health.reports())
+    except (Unavailable, NotSignedIn) as refusal:
+        return [_finding("stores", True, f"not compared with their streams: {refusal.reason}", "")]
+    if not contradicted:
+        return [_finding("stores", True, "none contradicts its stream", "")]
+    return [
+        _finding("stores", False, f"{it['service']} does not serve {it['tenant']}: {it['reason']}", it["way_out"])
+        for it in contradicted
+    ]
 
 
 def _home() -> dict[str, Any]:

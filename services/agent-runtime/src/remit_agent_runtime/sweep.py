@@ -52,7 +52,10 @@ class Sweep:
         found = 0
         stores = self._stores()
         for tenant in await asyncio.to_thread(stores.tenants):
-            owed = self._owed.get(tenant) or self._owed.setdefault(tenant, OwedRuns(stores.of(tenant)))
+            store = stores.of(tenant)
+            if store.contradiction:  # no other tenant's runs wait for that
+                continue
+            owed = self._owed.get(tenant) or self._owed.setdefault(tenant, OwedRuns(store))
             await owed.catch_up()
             before = self._clock() - timedelta(seconds=quiet_seconds)
             for run_id, run in list(owed.runs.items()):

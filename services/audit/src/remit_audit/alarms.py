@@ -9,7 +9,7 @@ import structlog
 
 from remit_audit.domain import Alarm, alarm_id
 from remit_audit.findings import Finding
-from remit_contracts.errors import Conflict, Refusal
+from remit_contracts.errors import Conflict, Refusal, Tampered
 from remit_contracts.identity import SYSTEM_USER
 
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ class Alarms:
                 await self._service.stores.of(tenant).save(alarm, user=SYSTEM_USER)
             except Conflict:
                 pass  # it was stored before a restart
+            except Tampered:  # our own store of that tenant: it is in the log, and holds up nobody else's
+                continue
             except Refusal as refusal:
                 structlog.get_logger().warning(
                     "audit.alarm_waits", tenant=tenant, code=finding.code, reason=refusal.reason

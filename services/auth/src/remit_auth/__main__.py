@@ -46,7 +46,11 @@ def build(settings: AuthSettings) -> Service:
     """The service, not yet started; raises BuiltInIssuerRefused, or ValueError for an unreadable key file."""
     issuer = DevelopmentIssuer(read_hex_secret(settings.issuer_key_file), oidc_issuer=settings.oidc_issuer)
     service = Service("auth", settings)
-    directory = Directory()
+
+    def contradiction(tenant: str) -> str:
+        return service.stores.contradiction(tenant)  # there are none before the service has started
+
+    directory = Directory(contradiction)
     log = RefusalLog()
     live = LiveConnections(cap=settings.connections_per_user, monotonic=time.monotonic)
 

@@ -35,7 +35,7 @@ from remit_contracts.directory import (
     UserActivitySet,
     UserRow,
 )
-from remit_contracts.errors import Absent, Conflict, NotSignedIn, Unavailable
+from remit_contracts.errors import Absent, Conflict, NotSignedIn, Tampered, Unavailable
 from remit_contracts.identity import SYSTEM_USER
 
 if TYPE_CHECKING:
@@ -289,7 +289,10 @@ class Accounts:
     # -- recording and reading -------------------------------------------------------------------------------------
 
     async def rebuild(self, tenants: Iterable[str]) -> None:
-        """Read everything from event one, so that questions can be answered; waits for the keys as long as it takes."""
+        """Read everything from event one, so that questions can be answered; waits for the keys as long as it takes.
+
+        A tenant whose log was tampered with is refused, and holds up no other.
+        """
         for tenant in tenants:
             while True:
                 try:
@@ -298,6 +301,10 @@ class Accounts:
                 except Unavailable as fault:
                     structlog.get_logger().info("directory.waiting", tenant=tenant, reason=fault.reason)
                     await asyncio.sleep(RETRY_SECONDS)
+                except Tampered as fault:  # half a directory may lack whom it shuts out: this tenant has none
+                    structlog.get_logger().error("directory.tampered", tenant=tenant, reason=fault.reason)
+                    self._store_of(tenant).condemn(fault.reason)
+                    break
         self._directory.complete = True
 
     async def catch_up(self, tenant: str) -> TenantDirectory:

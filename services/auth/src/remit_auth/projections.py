@@ -13,7 +13,7 @@ import heapq
 import json
 from bisect import bisect_right, insort
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -193,10 +193,14 @@ class TenantDirectory:
 
 
 class Directory:
-    """All tenants. Until every one of them was read (`complete`), each question raises Unavailable."""
+    """All tenants. Until every one of them was read (`complete`), each question raises Unavailable.
 
-    def __init__(self) -> None:
+    `contradiction(tenant)` says what is wrong with that tenant's log, or "": nobody is let in on its word.
+    """
+
+    def __init__(self, contradiction: Callable[[str], str] = lambda tenant: "") -> None:
         self.complete = False
+        self._contradiction = contradiction
         self._tenants: dict[str, TenantDirectory] = {}
 
     def of(self, tenant: str) -> TenantDirectory:
@@ -218,6 +222,8 @@ class Directory:
     def admit(self, caller: Caller) -> Member:
         """The user behind a session that stands; raises NotAdmitted. Memory only: the callout waits for no disk."""
         self._require_completeness()
+        if self._contradiction(caller.tenant):
+            raise NotAdmitted("the tenant's log is contradicted")
         directory = self._tenants.get(caller.tenant)
         if directory is None or not directory.known:
             raise NotAdmitted("the tenant is unknown")

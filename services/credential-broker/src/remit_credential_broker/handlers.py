@@ -28,7 +28,7 @@ def register(
     service.hot_rpc("lease", leasing.lease)
     _register_connections(service, connections)
 
-    @service.rpc("user-key", UserKey)
+    @service.rpc("user-key", UserKey, from_log=False)  # keys are the vault's, and other services' logs open with them
     async def user_key(command: UserKey, caller: Caller) -> UserKeySealed:
         key = await user_keys.key(caller.tenant, caller.user)
         return UserKeySealed(sealed_key=boxes.seal(command.service, key))

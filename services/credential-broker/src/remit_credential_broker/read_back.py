@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from remit_chassis.permits import CLOCK_SKEW_SECONDS
-from remit_contracts.errors import Absent
+from remit_contracts.errors import Absent, Tampered
 from remit_contracts.events import Envelope
 from remit_contracts.permits import TTL_SECONDS
 from remit_credential_broker.domain import Connection
@@ -54,7 +54,11 @@ class ReadBack:
         """
         latest = self._clock()
         for tenant in tenants:
-            latest = max(latest, await self._read_tenant(tenant, store_of(tenant)))
+            store = store_of(tenant)
+            try:
+                latest = max(latest, await self._read_tenant(tenant, store))
+            except Tampered as fault:  # which permits were used is not known: the tenant is refused, and no other
+                store.condemn(fault.reason)
         return latest
 
     async def _read_tenant(self, tenant: str, store: EventStore) -> datetime:

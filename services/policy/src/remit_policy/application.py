@@ -14,7 +14,7 @@ import structlog
 
 from remit_chassis.permits import PermitSigner
 from remit_contracts.decisions import Redecide, Redecided
-from remit_contracts.errors import Absent, Conflict, MalformedCommand, Refusal
+from remit_contracts.errors import Absent, Conflict, MalformedCommand, Refusal, Tampered
 from remit_contracts.fast_decisions import AnswerContext, DecisionAnswer, DecisionRequest, Reason
 from remit_contracts.identity import Caller
 from remit_contracts.permits import TTL_SECONDS, PermitClaims, canonical_json
@@ -72,13 +72,16 @@ class Decisions:
     async def decide(self, payload: bytes, caller: Caller) -> bytes:
         """A DecisionRequest in, a DecisionAnswer out. A denial is an answer, recorded before it is given.
 
-        Raises MalformedCommand for what is no request, and ForeignSubject for one about somebody else.
+        Raises MalformedCommand for what is no request, ForeignSubject for one about somebody else, and Tampered when
+        auth's record of the tenant is.
         """
         request = DecisionRequest.from_bytes(payload)
         check_subject(request, caller)
         now = self._clock()
         try:
             subject, data = await self._directory.standing(caller.tenant, caller.user)
+        except Tampered:  # no denial of this user's: nothing is decided on such a record
+            raise
         except Refusal as fault:
             asked = canonical_json(engine_input(request, tenant=caller.tenant, roles=(), active=False, at=now))
             verdict = _not_looked_up(fault)
