@@ -14,7 +14,6 @@ from remit_agent_runtime.application import Runs
 from remit_agent_runtime.fairness import FairGate
 from remit_agent_runtime.models import Models
 from remit_agent_runtime.queue import RunQueue
-from remit_agent_runtime.tool_host_client import ToolCall, ToolOutcome
 from remit_contracts.errors import Unavailable
 from remit_contracts.identity import Caller
 from remit_contracts.runs import StartRun
@@ -24,18 +23,20 @@ PROMPT = script(("sql", {"sql": "SELECT 1"}))
 
 
 class JobsInProcess:
-    """The work queue without a bus: a job goes straight to the queue, unless `away`."""
+    """The work queue without a bus: a job goes straight to the queue, unless that is `away` or the job `on_its_way`."""
 
     def __init__(self, queue: RunQueue) -> None:
         self.queue = queue
         self.away = False
+        self.on_its_way = False
         self.published: list[UUID] = []
 
     async def publish(self, tenant: str, user: str, agent: str, run_id: UUID) -> None:
         if self.away:
             raise Unavailable("the work queue did not take the job")
         self.published.append(run_id)
-        self.queue.put(tenant, user, run_id)
+        if not self.on_its_way:
+            self.queue.put(tenant, user, run_id)
 
 
 class Runtime:
@@ -79,16 +80,3 @@ class Runtime:
             while UUID(hex=run_id) in self.queue:
                 await asyncio.sleep(0.005)
         return await self.runs.show(run_id, caller)
-
-
-def hang_in(world: World) -> asyncio.Event:
-    """Tools never answer; the event says that one was called."""
-    reached = asyncio.Event()
-
-    async def hang(call: ToolCall) -> ToolOutcome:
-        reached.set()
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    world.host.answers["sql"] = hang
-    return reached

@@ -7,7 +7,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from unit.agent_runtime.runtime import ME, PROMPT, Runtime, hang_in
+from unit.agent_runtime.runtime import ME, PROMPT, Runtime
 from unit.agent_runtime.world import DOCS, SQL, TENANT, USER, World, kinds
 
 from remit_agent_runtime.agents import AgentInvalid
@@ -22,7 +22,7 @@ OTHER = Caller(TENANT, "u-other", "s-2")
 
 
 async def test_an_accepted_run_is_on_disk_with_its_decision_and_bindings_before_the_answer(runtime: Runtime) -> None:
-    hang_in(runtime.world)
+    runtime.world.host.hang()
     started = await runtime.start()
     accepted = (await runtime.world.events())[0]
     assert (started.status, accepted.originator_id.hex) == ("accepted", started.run_id)
@@ -135,7 +135,7 @@ async def test_a_full_queue_refuses_loudly_and_takes_runs_again_when_one_has_end
     world: World, tmp_path: Path
 ) -> None:
     runtime = Runtime(world, tmp_path, limit=3, limit_per_user=2)
-    reached = hang_in(world)
+    reached = world.host.hang()
     held = [await runtime.start() for _ in range(2)]
     with pytest.raises(Overloaded, match="2 of your runs") as refused:
         await runtime.start()
@@ -173,7 +173,7 @@ async def test_another_users_run_is_absent_without_a_permission_and_visible_with
 
 
 async def test_cancelling_a_running_run_ends_it_once(runtime: Runtime) -> None:
-    reached = hang_in(runtime.world)
+    reached = runtime.world.host.hang()
     started = await runtime.start()
     await reached.wait()
     cancelled = await runtime.runs.cancel(started.run_id, ME)
@@ -185,7 +185,7 @@ async def test_cancelling_a_running_run_ends_it_once(runtime: Runtime) -> None:
 
 async def test_cancelling_a_run_that_waits_for_its_turn_ends_it(world: World, tmp_path: Path) -> None:
     runtime = Runtime(world, tmp_path, at_once=1)
-    reached = hang_in(world)
+    reached = world.host.hang()
     first = await runtime.start()
     await reached.wait()
     second = await runtime.start()
@@ -207,7 +207,7 @@ async def test_the_list_is_ones_own_newest_first_and_up_to_date(runtime: Runtime
     ]
     assert rows[0].ended_at is not None
     assert len((await runtime.runs.list_own(ME, 1)).runs) == 1
-    hang_in(runtime.world)
+    runtime.world.host.hang()
     third = await runtime.start()
     assert (await runtime.runs.list_own(ME, 1)).runs[0].run_id == third.run_id
 
@@ -249,7 +249,7 @@ async def test_the_sweep_takes_up_what_a_crash_left_and_nothing_else(runtime: Ru
     world = runtime.world
     await runtime.ended((await runtime.start()).run_id)
     left = await world.accept(PROMPT, number=77)
-    reached = hang_in(world)
+    reached = world.host.hang()
     held = await runtime.start()
     await reached.wait()
     world.host.answers["sql"] = ToolOutcome(ok=True, content="1")
@@ -284,7 +284,7 @@ class HeldJob:
 
 
 async def test_a_job_is_acknowledged_when_its_run_has_ended_and_not_before(runtime: Runtime) -> None:
-    reached = hang_in(runtime.world)
+    reached = runtime.world.host.hang()
     run_id = await runtime.world.accept(PROMPT, number=5)
     job, copy = HeldJob(), HeldJob()
     runtime.queue.put(TENANT, USER, run_id, job)
@@ -319,7 +319,7 @@ async def test_a_job_that_names_no_run_is_taken_out(runtime: Runtime) -> None:
 
 
 async def test_closing_keeps_jobs_unacknowledged_and_runs_owed(runtime: Runtime) -> None:
-    reached = hang_in(runtime.world)
+    reached = runtime.world.host.hang()
     run_id = await runtime.world.accept(PROMPT, number=5)
     job = HeldJob()
     runtime.queue.put(TENANT, USER, run_id, job)

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from unit.agent_runtime.runtime import ME, Runtime, hang_in
+from unit.agent_runtime.runtime import ME, Runtime
 from unit.agent_runtime.world import TENANT, USER, World, kinds
 
 from remit_agent_runtime.sweep import Sweep
@@ -118,7 +118,7 @@ async def test_cancelling_at_any_moment_leaves_exactly_one_end(
 
 async def test_a_cancellation_that_is_swallowed_is_made_again(runtime: Runtime) -> None:
     reached = asyncio.Event()
-    hang_in(runtime.world)
+    runtime.world.host.hang()
     runtime.world.gate._ask = swallows_once(runtime, reached)
     started = await runtime.start()
     await reached.wait()
@@ -152,7 +152,7 @@ def swallows_once(runtime: Runtime, reached: asyncio.Event) -> Callable[..., Awa
 
 
 async def test_two_who_cancel_at_once_end_it_once(runtime: Runtime) -> None:
-    reached = hang_in(runtime.world)
+    reached = runtime.world.host.hang()
     started = await runtime.start()
     await reached.wait()
     answers = await asyncio.gather(*(runtime.runs.cancel(started.run_id, ME) for _ in range(4)))

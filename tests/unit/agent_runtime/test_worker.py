@@ -88,11 +88,7 @@ async def test_a_spent_budget_ends_the_run(world: World) -> None:
 
 
 async def test_a_run_that_takes_too_long_fails_with_its_call_unknown(world: World) -> None:
-    async def hang(call: ToolCall) -> ToolOutcome:
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    world.host.answers["sql"] = hang
+    world.host.hang()
     run_id = await world.accept(script(SELECT), limits={"model_calls": 5, "tool_calls": 5, "seconds": 0.2})
     await world.worker.work(TENANT, run_id, Cancellation())
     run = await world.load(run_id)
@@ -115,14 +111,7 @@ async def test_a_bug_in_a_tool_ends_the_run_without_showing_its_traceback(world:
 
 
 async def test_cancelling_ends_the_run_once_with_its_open_call_unknown(world: World) -> None:
-    reached = asyncio.Event()
-
-    async def hang(call: ToolCall) -> ToolOutcome:
-        reached.set()
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    world.host.answers["sql"] = hang
+    reached = world.host.hang()
     run_id = await world.accept(script(SELECT))
     cancellation = Cancellation()
     task = asyncio.create_task(world.worker.work(TENANT, run_id, cancellation))
@@ -136,14 +125,7 @@ async def test_cancelling_ends_the_run_once_with_its_open_call_unknown(world: Wo
 
 
 async def test_a_shutdown_leaves_the_run_owed(world: World) -> None:
-    reached = asyncio.Event()
-
-    async def hang(call: ToolCall) -> ToolOutcome:
-        reached.set()
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    world.host.answers["sql"] = hang
+    reached = world.host.hang()
     run_id = await world.accept(script(SELECT))
     task = asyncio.create_task(world.worker.work(TENANT, run_id, Cancellation()))
     await reached.wait()

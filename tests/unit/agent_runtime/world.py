@@ -143,6 +143,18 @@ class Tools:
         self.calls: list[ToolCall] = []
         self.answers: dict[str, Any] = {}
 
+    def hang(self, tool: str = "sql") -> asyncio.Event:
+        """That tool never answers from now on; the event says that it was called."""
+        reached = asyncio.Event()
+
+        async def never(call: ToolCall) -> ToolOutcome:
+            reached.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        self.answers[tool] = never
+        return reached
+
     async def call(self, call: ToolCall) -> ToolOutcome:
         self.calls.append(call)
         answer = self.answers.get(call.tool, ToolOutcome(ok=True, content=f"{call.tool} says so", cpu_seconds=0.25))

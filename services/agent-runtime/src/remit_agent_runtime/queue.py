@@ -45,6 +45,8 @@ class _InHand:
     cancellation: Cancellation = field(default_factory=Cancellation)
     task: asyncio.Task[None] | None = None
     jobs: list[Job] = field(default_factory=list)
+    claims: int = 0
+    """Requests that keep its place; those under one idempotency key keep one place together."""
 
 
 class RunQueue:
@@ -76,9 +78,13 @@ class RunQueue:
         return held is not None and held.task is not None
 
     def admit(self, tenant: str, user: str, run_id: UUID) -> None:
-        """Keep a place for a run that is about to be accepted; raises Overloaded when there is none."""
+        """Keep a place for a run that is about to be accepted; raises Overloaded when there is none.
+
+        Another request for the same run shares the place, and each gives back what it kept.
+        """
         key = (tenant, user)
-        if run_id in self._in_hand:
+        if held := self._in_hand.get(run_id):
+            held.claims += 1
             return
         full = len(self._in_hand) >= self._limit
         if full or self._per_user[key] >= self._limit_per_user:
@@ -87,12 +93,18 @@ class RunQueue:
                 f"{whose} waiting or running, which is the limit: try again later",
                 retry_after_seconds=RETRY_AFTER_SECONDS,
             )
-        self._hold(key, run_id)
+        self._hold(key, run_id).claims = 1
 
     def withdraw(self, run_id: UUID) -> None:
-        """Give the place back, unless the run is in line: it was not accepted, or ended before its job came."""
+        """Give back what a request kept, unless the run is in line: it was not accepted, or ended before its job came.
+
+        The place is free with the last of those requests: what the others keep may be that of the accepted run.
+        """
         held = self._in_hand.get(run_id)
-        if held is not None and held.task is None:
+        if held is None:
+            return
+        held.claims -= 1
+        if held.claims <= 0 and held.task is None:
             self._let_go(run_id)
 
     def put(self, tenant: str, user: str, run_id: UUID, job: Job | None = None) -> None:

@@ -1,0 +1,89 @@
+"""Places in the queue: what requests under one idempotency key keep together, and give back one by one."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from unit.agent_runtime.runtime import ME, Runtime
+from unit.agent_runtime.world import TENANT, USER, World
+
+from remit_contracts.errors import Overloaded, Unavailable
+
+
+class Together:
+    """Two requests under one key, both waiting for policy; `first` and `second` let each go on, or fail it."""
+
+    def __init__(self, world: World, home: Path) -> None:
+        self.runtime = Runtime(world, home, limit=1)
+        self.runtime.jobs.on_its_way = True
+        self.runtime.runs._patience_seconds = 0.0
+        self._doors: list[asyncio.Future[None]] = []
+        self._answer = world.services.ask
+
+    async def open(self) -> None:
+        self.runtime.runs._ask = self._ask
+        self.tasks = [asyncio.create_task(self.runtime.start(idempotency_key="k")) for _ in range(2)]
+        async with asyncio.timeout(5):
+            while len(self._doors) < 2:
+                await asyncio.sleep(0.005)
+        self.first, self.second = self._doors
+
+    async def _ask(self, *about: Any, **within: Any) -> bytes:
+        door: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._doors.append(door)
+        await door
+        return await self._answer(*about, **within)
+
+    def require_full(self) -> None:
+        """No other run has a place."""
+        assert len(self.runtime.queue) == 1
+        with pytest.raises(Overloaded):
+            self.runtime.queue.admit(TENANT, USER, UUID(int=404))
+
+
+@pytest.fixture
+async def together(world: World, tmp_path: Path) -> Together:
+    made = Together(world, tmp_path)
+    await made.open()
+    return made
+
+
+async def test_a_request_that_fails_leaves_the_place_to_the_other_of_its_key(together: Together) -> None:
+    together.first.set_exception(Unavailable("policy is away"))
+    with pytest.raises(Unavailable):
+        await together.tasks[0]
+    together.require_full()
+    together.second.set_result(None)
+    assert (await together.tasks[1]).status == "accepted"
+    together.require_full()
+
+
+async def test_a_request_that_comes_second_leaves_its_place_to_the_accepted_run(together: Together) -> None:
+    together.first.set_result(None)
+    accepted = await together.tasks[0]
+    together.second.set_result(None)
+    assert (await together.tasks[1]).run_id == accepted.run_id
+    together.require_full()  # its job is on its way
+    together.runtime.queue.put(TENANT, USER, UUID(hex=accepted.run_id))
+    assert (await together.runtime.ended(accepted.run_id)).status == "completed"
+    assert len(together.runtime.queue) == 0
+
+
+async def test_when_all_of_a_key_fail_the_place_is_free(together: Together) -> None:
+    for door in (together.first, together.second):
+        door.set_exception(Unavailable("policy is away"))
+    await asyncio.gather(*together.tasks, return_exceptions=True)
+    assert len(together.runtime.queue) == 0
+
+
+async def test_a_cancelled_run_gives_its_place_back_before_its_job_comes(world: World, tmp_path: Path) -> None:
+    runtime = Runtime(world, tmp_path, limit=1)
+    runtime.jobs.on_its_way = True
+    for _ in range(2):
+        started = await runtime.start()
+        assert (await runtime.runs.cancel(started.run_id, ME)).status == "cancelled"
+    assert len(runtime.queue) == 0
