@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remit_agent_runtime.fairness import FairGate
+from remit_agent_runtime.fairness import FairGate, Turn
 from remit_contracts.errors import Overloaded
 
 
@@ -138,6 +138,34 @@ async def test_a_turn_that_came_as_its_task_was_cancelled_is_handed_on() -> None
     with pytest.raises(asyncio.CancelledError):
         await first
     assert (gate.in_flight, gate.waiting) == (0, 0)
+
+
+async def test_a_turn_that_was_given_up_comes_first_in_its_users_line_which_does_not_refuse_it() -> None:
+    gate = FairGate(in_flight=1, in_flight_per_user=1, waiting=1)
+    served: list[str] = []
+
+    async def take(name: str) -> None:
+        async with gate.turn("a"):
+            served.append(name)
+
+    turn = Turn(gate, "a")
+    await turn.take()
+    turn.give_up()
+    turn.give_up()
+    await gate.enter("a")
+    later = asyncio.create_task(take("later"))
+    await _settle()
+    again = asyncio.create_task(turn.take())
+    again.add_done_callback(lambda _: served.append("again"))
+    await _settle()
+    gate.leave("a")
+    await again
+    await _settle()
+    assert (served, gate.in_flight) == (["again"], 1)
+    await turn.take()  # it is held: nothing to wait for
+    turn.give_up()
+    await later
+    assert (served, gate.in_flight, gate.waiting, len(gate._lines)) == (["again", "later"], 0, 0, 0)
 
 
 @settings(max_examples=60, deadline=None)

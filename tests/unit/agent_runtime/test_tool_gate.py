@@ -10,6 +10,7 @@ from unit.agent_runtime.world import DESK, SQL, TENANT, USER, World, kinds
 
 from remit_agent_runtime import facts, patience
 from remit_agent_runtime.domain import BudgetSpent
+from remit_agent_runtime.fairness import FairGate
 from remit_agent_runtime.model_gate import Diverged
 from remit_agent_runtime.tool_gate import NEW_DECISIONS, ToolChanged, ToolGate
 from remit_agent_runtime.tool_host_client import ToolCall, ToolHostLost, ToolOutcome
@@ -226,6 +227,41 @@ async def test_the_broker_is_asked_again_while_it_restarts(world: World) -> None
     assert len(world.host.calls) == 1
 
 
+async def test_a_call_that_waits_for_the_broker_to_be_back_holds_up_no_call_that_needs_none(world: World) -> None:
+    world.services.refuses_lease = Unavailable("nobody answers credential-broker.lease")
+    asked = asyncio.Event()
+    world.services.before_answer = lambda verb: asked.set() if verb == "lease" else None
+    turns = FairGate(in_flight=1, in_flight_per_user=1)
+    gate = ToolGate(ask=world.services.ask, host=world.host, turns=turns, patience_seconds=5.0)
+    waiting = asyncio.create_task(gate.call(await world.hand(), DESK, {"airport": "JFK"}))
+    await asked.wait()
+    for number, user in enumerate(("u-other", USER), 2):
+        hand = await world.hand(user=user, number=number)
+        assert (await gate.call(hand, SQL, ARGUMENTS)).outcome == "completed"
+    assert not waiting.done()
+    world.services.refuses_lease = None
+    assert (await waiting).outcome == "completed"
+    assert (turns.in_flight, turns.waiting) == (0, 0)
+
+
+async def test_a_call_that_has_its_lease_at_last_waits_for_its_turn(world: World) -> None:
+    world.services.refuses_lease = Unavailable("nobody answers credential-broker.lease")
+    turns = FairGate(in_flight=1, in_flight_per_user=1)
+    gate = ToolGate(ask=world.services.ask, host=world.host, turns=turns, patience_seconds=5.0)
+    asked = asyncio.Event()
+    world.services.before_answer = lambda verb: asked.set() if verb == "lease" else None
+    waiting = asyncio.create_task(gate.call(await world.hand(), DESK, {"airport": "JFK"}))
+    await asked.wait()
+    await turns.enter("another")
+    world.services.refuses_lease = None
+    async with asyncio.timeout(5):
+        while not turns.waiting:
+            await asyncio.sleep(0.005)
+    assert (world.host.calls, turns.in_flight) == ([], 1)
+    turns.leave("another")
+    assert (await waiting).outcome == "completed"
+
+
 async def test_an_allowed_decision_without_a_permit_is_no_permission(world: World) -> None:
     hand = await world.hand()
     decide = world.services._decide
@@ -340,14 +376,7 @@ async def test_arguments_that_are_no_plain_json_are_refused(world: World) -> Non
 
 async def test_a_cancelled_call_gives_its_turn_back_and_stays_open(world: World) -> None:
     hand = await world.hand()
-    reached = asyncio.Event()
-
-    async def hang(call: ToolCall) -> ToolOutcome:
-        reached.set()
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    world.host.answers["sql"] = hang
+    reached = world.host.hang()
     task = asyncio.create_task(world.gate.call(hand, SQL, ARGUMENTS))
     await reached.wait()
     task.cancel()

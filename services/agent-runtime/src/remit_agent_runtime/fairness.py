@@ -73,18 +73,25 @@ class FairGate:
         finally:
             self.leave(user)
 
-    async def enter(self, user: Hashable, *, cost: float = 1.0) -> None:
-        """`turn` for the hot path: every return must be matched by one `leave`."""
+    async def enter(self, user: Hashable, *, cost: float = 1.0, again: bool = False) -> None:
+        """`turn` for the hot path: every return must be matched by one `leave`.
+
+        `again`: the turn was given up, and comes first in its user's line; a full line does not refuse it.
+        """
         line = self._lines.get(user)
         if line is None:
             line = self._lines[user] = _Line()
         if self._in_flight < self._cap and not self._ring and line.in_flight < self._cap_per_user:
             self._grant(line)
             return
-        self._refuse_if_full(user, line)
+        if not again:
+            self._refuse_if_full(user, line)
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         entry = (granted, cost)
-        line.waiting.append(entry)
+        if again:
+            line.waiting.appendleft(entry)
+        else:
+            line.waiting.append(entry)
         self._waiting += 1
         self._join_ring(user, line)
         self._pump()
@@ -157,3 +164,25 @@ class FairGate:
             if line.in_ring:
                 self._ring.remove(user)
                 line.in_ring = False
+
+
+class Turn:
+    """A turn of `user` that can be given up for a while, so that it keeps nobody waiting, and taken again."""
+
+    def __init__(self, gate: FairGate, user: Hashable) -> None:
+        self._gate = gate
+        self._user = user
+        self._held = False
+        self._was_held = False
+
+    async def take(self) -> None:
+        """Wait for it, unless it is held; raises Overloaded, the first time only."""
+        if not self._held:
+            await self._gate.enter(self._user, again=self._was_held)
+            self._held = self._was_held = True
+
+    def give_up(self) -> None:
+        """The turn is over, or is to be taken again; nothing when it is not held."""
+        if self._held:
+            self._held = False
+            self._gate.leave(self._user)

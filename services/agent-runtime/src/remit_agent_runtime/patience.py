@@ -21,9 +21,17 @@ R = TypeVar("R")
 
 
 async def patiently(
-    ask: Callable[[], Awaitable[R]], *, seconds: float, away: Callable[[R], bool] = lambda answer: False
+    ask: Callable[[], Awaitable[R]],
+    *,
+    seconds: float,
+    away: Callable[[R], bool] = lambda answer: False,
+    waiting: Callable[[], None] = lambda: None,
 ) -> R:
-    """The answer, once it is not `away`; after that time the last one, or the Unavailable that it was."""
+    """The answer, once it is not `away`; after that time the last one, or the Unavailable that it was.
+
+    `seconds` bounds when the last question is asked, so a question's own time-out should be a fraction of it.
+    `waiting` is called before each pause.
+    """
     give_up_at = time.monotonic() + seconds
     pause = FIRST_PAUSE_SECONDS
     while True:
@@ -35,6 +43,7 @@ async def patiently(
         else:
             if not away(answer) or time.monotonic() + pause > give_up_at:
                 return answer
+        waiting()
         await asyncio.sleep(pause)
         pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 

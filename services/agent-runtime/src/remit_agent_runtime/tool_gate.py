@@ -6,6 +6,9 @@
 A denial is recorded as ToolCallDenied and nothing else happens. An outcome that nobody knows is ToolCallUnknown, and
 the call is never made again. What the journal already holds is answered from there.
 
+While the broker is away, a call gives its turn up, and takes it again once it has its lease: calls that need no lease
+go on. Without policy none could, so there a turn is kept: what waited for one with a permit would let it grow old.
+
 A permit that is older than the tool host or the broker, because that restarted in between, calls nothing: this is a
 failure on record, and the same call is decided anew under the next ordinal.
 """
@@ -20,7 +23,7 @@ from typing import Any, Final, Literal, Protocol
 
 from remit_agent_runtime.domain import BudgetSpent
 from remit_agent_runtime.facts import ToolCall as JournaledCall
-from remit_agent_runtime.fairness import FairGate
+from remit_agent_runtime.fairness import FairGate, Turn
 from remit_agent_runtime.inhand import RunInHand
 from remit_agent_runtime.model_gate import Diverged
 from remit_agent_runtime.patience import nobody_decided, patiently
@@ -129,16 +132,17 @@ class ToolGate:
         if frozen is not None and frozen != tool.digest:
             raise ToolChanged(f"the tool {tool.id!r} changed since run {hand.run.run_id} was accepted: start a new run")
         ordinal = hand.run.reserve_tool_call()
-        await self._turns.enter(hand.fair_key)
+        turn = Turn(self._turns, hand.fair_key)
+        await turn.take()
         try:
-            returned = await self._call(hand, tool, arguments, digest, ordinal)
+            returned = await self._call(hand, tool, arguments, digest, ordinal, turn)
         finally:
-            self._turns.leave(hand.fair_key)
+            turn.give_up()
         hand.tool_calls_made += 1
         return returned
 
     async def _call(
-        self, hand: RunInHand, tool: ToolDescriptor, arguments: dict[str, Any], digest: str, ordinal: int
+        self, hand: RunInHand, tool: ToolDescriptor, arguments: dict[str, Any], digest: str, ordinal: int, turn: Turn
     ) -> ToolReturn:
         try:
             answer = await self._decide(hand, tool, digest, ordinal)
@@ -152,7 +156,7 @@ class ToolGate:
             return await self._denied(hand, tool, arguments, digest, ordinal, context.decision_id, answer.code, reason)
         self._open += 1
         try:
-            return await self._authorized(hand, tool, arguments, digest, ordinal, answer, context.permit)
+            return await self._authorized(hand, tool, arguments, digest, ordinal, answer, context.permit, turn)
         finally:
             self._open -= 1
             if not self._open:
@@ -171,6 +175,7 @@ class ToolGate:
         ordinal: int,
         answer: DecisionAnswer,
         permit: str,
+        turn: Turn,
     ) -> ToolReturn:
         """The call that policy allowed, to its outcome."""
         run = hand.run
@@ -184,7 +189,7 @@ class ToolGate:
             at=hand.clock(),
         )
         saving = hand.save_later()
-        leasing = asyncio.ensure_future(self._lease(hand, tool, permit)) if tool.connection else None
+        leasing = asyncio.ensure_future(self._lease(hand, tool, permit, turn)) if tool.connection else None
         try:
             await saving.done()
         except BaseException:
@@ -193,6 +198,7 @@ class ToolGate:
             raise
         try:
             lease = await leasing if leasing else None
+            await turn.take()
         except Refusal as refused:
             error = refused.as_dict()["error"]
             return await self._completed(hand, ordinal, _never_called(error), lease_id="")
@@ -242,7 +248,7 @@ class ToolGate:
 
         return await patiently(ask_policy, seconds=self._patience_seconds, away=nobody_decided)
 
-    async def _lease(self, hand: RunInHand, tool: ToolDescriptor, permit: str) -> LeaseAnswer:
+    async def _lease(self, hand: RunInHand, tool: ToolDescriptor, permit: str, turn: Turn) -> LeaseAnswer:
         request = LeaseRequest(permit=permit, tool=tool.id, connection=tool.connection or "", run=hand.run.run_id)
         payload = request.to_bytes()
 
@@ -252,7 +258,7 @@ class ToolGate:
             )
             return LeaseAnswer.from_bytes(answer)
 
-        return await patiently(ask_broker, seconds=self._patience_seconds)
+        return await patiently(ask_broker, seconds=self._patience_seconds, waiting=turn.give_up)
 
     async def _denied(
         self,
