@@ -53,17 +53,22 @@ class OneKey:
 
 
 class Policy:
-    """Answers `decide` with real permits; `denied` are resource ids. May be `silent_about_tools`."""
+    """Answers `decide` with real permits; `denied` are resource ids. May be `silent_about_tools`, or at first."""
 
     def __init__(self, bus: Bus) -> None:
         self.denied: set[str] = set()
         self.decided = 0
         self.silent_about_tools = False
+        self.silent_at_first = 0
+        """How many questions get no answer before the first that does."""
         self._signer = PermitSigner(read_hex_secret(bus.home.secrets / "permit.key"))
 
     def answer(self, subject: str, payload: bytes) -> bytes | None:
         asked = fast_decisions.DecisionRequest.from_bytes(payload)
         if self.silent_about_tools and asked.action.name == "tool.call":
+            return None
+        if self.silent_at_first:
+            self.silent_at_first -= 1
             return None
         _, tenant, user, *_ = subject.split(".")
         self.decided += 1
@@ -242,6 +247,15 @@ async def test_a_bad_request_is_refused_with_its_code_and_starts_nothing(bus: Bu
         codes = [(await ask(nc, "start-run", payload))["error"]["code"] for payload, _ in BAD_REQUESTS]
         assert codes == [code for _, code in BAD_REQUESTS]
         assert service.stores.of(TENANT).head()[0] == 0
+
+
+async def test_a_policy_that_leaves_two_questions_about_a_new_run_without_an_answer_is_asked_a_third_time(
+    bus: Bus,
+) -> None:
+    async with policy_on(bus) as policy, runtime_on(bus), a_client(bus) as nc:
+        policy.silent_at_first = 2
+        view = await ended(nc, await start(nc, "SELECT carrier FROM flights"))
+        assert view["status"] == "completed", view["error"]
 
 
 async def test_another_users_run_is_absent_without_a_permission(bus: Bus) -> None:

@@ -36,6 +36,9 @@ from remit_contracts.runs import AgentRow, AgentsListed, RunsListed, RunStarted,
 CANCEL_ATTEMPTS = 5
 PATIENCE_SECONDS = 3.0
 """How long a new run waits for policy, or what policy needs, to be back: well within what its client waits."""
+DECIDE_SECONDS = 5.0
+DECIDE_NEW_RUN_SECONDS = 1.0
+"""How long one question of those may take, so that a policy which does not answer the first is asked twice more."""
 
 
 class Catalog(Protocol):
@@ -120,7 +123,9 @@ class Runs:
     async def _new_run(self, command: StartRun, caller: Caller, run_id: UUID) -> Run:
         """Decided and bound; not stored yet."""
         decision = await patiently(
-            lambda: self._decide(caller, "agent.invoke", "agent", command.agent, run_id.hex),
+            lambda: self._decide(
+                caller, "agent.invoke", "agent", command.agent, run_id.hex, within_seconds=DECIDE_NEW_RUN_SECONDS
+            ),
             seconds=self._patience_seconds,
             away=nobody_decided,
         )
@@ -230,7 +235,16 @@ class Runs:
             raise absent
         return run
 
-    async def _decide(self, caller: Caller, action: str, kind: str, name: str, run_id: str = "") -> DecisionAnswer:
+    async def _decide(
+        self,
+        caller: Caller,
+        action: str,
+        kind: str,
+        name: str,
+        run_id: str = "",
+        *,
+        within_seconds: float = DECIDE_SECONDS,
+    ) -> DecisionAnswer:
         request = ask(
             user=caller.user,
             action=action,
@@ -240,7 +254,7 @@ class Runs:
             context=DecisionContext(run=run_id, session=caller.session),
         )
         payload = await self._ask(
-            caller.tenant, caller.user, "policy", "decide", request.to_bytes(), timeout_seconds=5.0
+            caller.tenant, caller.user, "policy", "decide", request.to_bytes(), timeout_seconds=within_seconds
         )
         return DecisionAnswer.from_bytes(payload)
 
