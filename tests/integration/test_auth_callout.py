@@ -208,6 +208,33 @@ async def test_every_foreign_subscription_is_refused_by_the_server(door: Door) -
         assert len(await door.bus.refused(ann)) == 1
 
 
+async def test_two_sessions_of_one_user_neither_speak_into_nor_hear_each_others_inbox(door: Door) -> None:
+    async def answer(message: Msg) -> None:
+        await message.respond(b"for one session")
+
+    mine, other = await door.token(), await door.token()
+    me = door.user("acme", "ann")
+    asked = f"remit.acme.{me}.cmd.auth.whoami"
+    async with door.bus.client("auth") as service, door.client(mine) as one, door.client(other) as two:
+        await service.subscribe(asked, cb=answer)
+        await seen_by_server(service)
+        inbox = f"_INBOX.acme.{me}.{other.session}"
+        heard = await two.subscribe(f"{inbox}.forged.>")
+        await seen_by_server(two)
+        for subject in (f"{inbox}.forged.x", f"{inbox}.forged.x.y"):
+            await one.publish(subject, b"forged")
+            [violation] = await door.bus.refused(one)
+            assert f'permissions violation for publish to "{subject.lower()}"' in violation.lower()
+        for subject in (f"{inbox}.>", f"{inbox}.forged.x", f"{inbox}.*"):
+            eavesdropping = await one.subscribe(subject)
+            [violation] = await door.bus.refused(one)
+            assert f'permissions violation for subscription to "{subject.lower()}"' in violation.lower()
+            assert (await two.request(asked, b"{}", timeout=5)).data == b"for one session"
+            await seen_by_server(one)
+            assert eavesdropping.pending_msgs == 0
+        assert heard.pending_msgs == 0
+
+
 async def test_everyone_who_is_refused_hears_the_same(door: Door) -> None:
     good = await door.token()
     other_key = DevelopmentIssuer(bytes(32), oidc_issuer=None)
