@@ -222,6 +222,34 @@ def test_the_filter_holds_for_counts_and_is_told(rig: Rig) -> None:
     assert run(rig, "SELECT count(*) FROM flights").content["rows"] == [[4]]
 
 
+ROUTES = """
+CREATE TABLE routes (origin TEXT, dest TEXT);
+INSERT INTO routes VALUES ('JFK', 'BOS'), ('EWR', 'ALB'), ('EWR', 'MHT');
+CREATE INDEX by_dest ON routes (dest);
+"""
+FAILS = "abs(iif(dest = 'ALB', -9223372036854775807 - 1, 1))"
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT count(*) FROM routes WHERE dest IN ('ALB', 'MHT') AND json_extract('{}', '$[' || dest) IS NULL",
+        "SELECT count(*) FROM routes WHERE dest < 'B' AND json_extract('{}', '$[' || dest) IS NULL",
+        f"SELECT origin FROM routes WHERE dest BETWEEN 'A' AND 'B' AND {FAILS}",
+        f"SELECT p.seats FROM planes AS p JOIN routes AS r ON r.dest < 'B' AND {FAILS}",
+        f"SELECT p.seats FROM planes AS p LEFT JOIN routes AS r ON r.dest < 'B' AND {FAILS}",
+        f"SELECT EXISTS (SELECT 1 FROM routes WHERE dest < 'B' AND {FAILS})",
+        f"WITH r AS NOT MATERIALIZED (SELECT * FROM routes) SELECT count(*) FROM r WHERE dest < 'B' AND {FAILS}",
+    ],
+)
+def test_a_condition_is_never_tried_on_a_row_that_the_filter_hides(rig: Rig, sql: str) -> None:
+    """It would fail there, and the error alone tells that there is such a row, and what it holds."""
+    with closing(sqlite3.connect(rig.home / "sources/acme/flights.sqlite")) as connection:
+        connection.executescript(ROUTES)
+    assert outcome(rig, sql, OPEN).startswith("tool.bad_statement: "), "the control: it does fail on such a row"
+    assert outcome(rig, sql, Bounds(filters=(RowFilter("origin", ("JFK",)),))).startswith("SqlResult")
+
+
 def test_a_reference_table_stays_whole_and_other_tables_without_the_column_are_hidden(rig: Rig) -> None:
     assert run(rig, "SELECT count(*) FROM planes", ONLY_UA).content["rows"] == [[3]]
     with pytest.raises(ToolRefused, match=r"tables offered \(flights, planes, late\)"):

@@ -105,9 +105,12 @@ class Shadow:
             )
             conditions = [_condition(column, each) for column, each in self._conditions[table.name.lower()]]
             where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+            # SQLite moves no condition into a subquery with an OFFSET. Otherwise the statement's own could be tried on
+            # rows that the filter hides, and fail on them: the error alone would tell what they hold.
+            barrier = " LIMIT -1 OFFSET 0" if conditions else ""
             inner, source = _quoted(self._inner_name(table.name)), _quoted(self.source)
             # Names are quoted by doubling, values are literals made here: a view can hold no parameters.
-            yield f"CREATE TEMP VIEW {inner} AS SELECT {columns} FROM {source}.{_quoted(table.name)}{where}"  # noqa: S608
+            yield f"CREATE TEMP VIEW {inner} AS SELECT {columns} FROM {source}.{_quoted(table.name)}{where}{barrier}"  # noqa: S608
             yield f"CREATE TEMP VIEW {_quoted(table.name)} AS SELECT * FROM {inner}"  # noqa: S608
         for view in self._views if views else ():  # one may be made of others
             # SQLite stores the statement as `CREATE VIEW name ...`; unqualified names in it now mean the views above.
