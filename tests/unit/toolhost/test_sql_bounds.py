@@ -132,8 +132,10 @@ def test_whatever_folds_rows_in_any_version_of_sqlite_is_refused_under_a_cap_on_
 
 
 def test_under_a_cap_on_rows_what_gives_one_number_of_many_rows_still_answers(rig: Rig) -> None:
-    sql = "SELECT count(*), sum(flight), min(dest), max(dest), avg(flight), total(flight) FROM flights"
-    assert run(rig, sql, Bounds(max_rows=1)).content["rows"] == [[4, 10, "ATL", "SFO", 2.5, 10.0]]
+    sql = "SELECT count(*), sum(flight), min(dest), avg(flight), total(flight) FROM flights"
+    assert run(rig, sql, Bounds(max_rows=1)).content["rows"] == [[4, 10, "ATL", 2.5, 10.0]]
+    sql = "SELECT min(dest), max(dest) FROM flights"  # these are two rows' values
+    assert run(rig, sql, Bounds(max_rows=2)).content["rows"] == [["ATL", "SFO"]]
     ranked = "SELECT flight, rank() OVER (ORDER BY flight) FROM flights"
     assert len(run(rig, ranked, Bounds(max_rows=2)).content["rows"]) == 2
 

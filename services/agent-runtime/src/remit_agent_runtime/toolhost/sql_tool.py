@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sqlite3
 import threading
@@ -23,7 +24,8 @@ from remit_agent_runtime.toolhost.refusals import (
     TIMEOUT,
     ToolRefused,
 )
-from remit_agent_runtime.toolhost.sql_schema import read_schema, uri_of
+from remit_agent_runtime.toolhost.sql_provenance import Uncountable, weigh
+from remit_agent_runtime.toolhost.sql_schema import SourceSchema, read_schema, uri_of
 from remit_agent_runtime.toolhost.sql_shadow import TABLE_FUNCTIONS, Shadow
 
 MAX_STATEMENT_CHARACTERS: Final = 20_000
@@ -79,7 +81,8 @@ def run_statement(
 ) -> SqlResult:
     """Run one statement, in the thread that calls; `deadline` is on the monotonic clock. Raises ToolRefused."""
     source = home / definition.source
-    shadow = Shadow(read_schema(source), bounds, frozenset(name.lower() for name in definition.reference_tables))
+    schema = read_schema(source)
+    shadow = Shadow(schema, bounds, frozenset(name.lower() for name in definition.reference_tables))
     deadline = min(deadline, time.monotonic() + definition.statement_seconds)
     with closing(_open(source, shadow, sql)) as connection:
         connection.set_progress_handler(
@@ -87,9 +90,10 @@ def run_statement(
         )
         connection.set_authorizer(shadow.authorize)
         try:
-            return _collect(connection.execute(sql), definition, bounds, shadow)
+            limit = min(definition.max_rows, _rows_allowed(connection, sql, schema, bounds))
+            return _collect(connection.execute(sql), definition, limit, shadow)
         except (sqlite3.Error, sqlite3.Warning, ValueError, MemoryError) as fault:
-            raise _explained(fault, shadow) from None
+            raise _explained(fault, shadow, quoting=bounds.max_rows != 0) from None
 
 
 def _open(source: Path, shadow: Shadow, sql: str) -> sqlite3.Connection:
@@ -114,11 +118,32 @@ def _open(source: Path, shadow: Shadow, sql: str) -> sqlite3.Connection:
     return connection
 
 
-def _collect(cursor: sqlite3.Cursor, definition: SqlTool, bounds: Bounds, shadow: Shadow) -> SqlResult:
+def _rows_allowed(connection: sqlite3.Connection, sql: str, schema: SourceSchema, bounds: Bounds) -> float:
+    """How many rows the answer may have, so that together they tell of no more rows of a table than `max_rows`.
+
+    Nothing has run before this is known: an error tells a value too.
+    """
+    if bounds.max_rows is None:
+        return math.inf
+    try:
+        weight = weigh(sql, schema)
+        if not bounds.max_rows or weight.rows <= bounds.max_rows:
+            return bounds.max_rows // weight.rows
+        reason = (
+            f"one row of this answer can tell of {weight.rows} rows of a table (by {weight.column}), and this call may"
+            f" tell of {bounds.max_rows} (max_rows): take that column fewer times (in aggregates, subqueries, joins of"
+            " a table with itself), or select the rows themselves"
+        )
+    except Uncountable as fault:
+        reason = f"under max_rows it must be plain what a row of the answer tells: {fault}, so write it more simply"
+    connection.execute(f"EXPLAIN {sql}")  # compiled and not run: what is wrong with the statement itself comes first
+    raise ToolRefused(reason, code=FORBIDDEN_STATEMENT)
+
+
+def _collect(cursor: sqlite3.Cursor, definition: SqlTool, limit: float, shadow: Shadow) -> SqlResult:
     columns = [column[0] for column in cursor.description or ()]
     if not columns:
         raise ToolRefused("the statement gives no rows: it must be a SELECT", code=BAD_STATEMENT)
-    limit = min(definition.max_rows, definition.max_rows if bounds.max_rows is None else bounds.max_rows)
     rows: list[list[Any]] = []
     left = definition.max_bytes - len(orjson.dumps(columns))
     if left < 0:
@@ -151,7 +176,8 @@ def _cell(value: Any) -> Any:
     return {"bytes": len(value)} if isinstance(value, bytes) else value
 
 
-def _explained(fault: Exception, shadow: Shadow) -> ToolRefused:
+def _explained(fault: Exception, shadow: Shadow, *, quoting: bool) -> ToolRefused:
+    """The refusal; SQLite's own words, which may quote a value, only when `quoting`."""
     message = shadow.scrubbed(str(fault))
     if message == "interrupted":
         return ToolRefused("the statement took too long and was stopped: ask for less", code=TIMEOUT)
@@ -168,4 +194,5 @@ def _explained(fault: Exception, shadow: Shadow) -> ToolRefused:
             f"the statement asks for more than a SELECT on the tables offered ({shadow.offered}) with plain functions"
         )
         return ToolRefused(reason, code=FORBIDDEN_STATEMENT)
-    return ToolRefused(f"{message} (tables: {shadow.offered})", code=BAD_STATEMENT)
+    told = message if quoting else "the statement cannot be run"
+    return ToolRefused(f"{told} (tables: {shadow.offered})", code=BAD_STATEMENT)
