@@ -31,6 +31,7 @@ TOOL_HOST: Final = "tests/integration/test_toolhost_process.py"
 TOOL_HTTP: Final = "tests/integration/test_toolhost_http.py"
 TRAILS: Final = "tests/integration/test_audit_trails.py"
 RELAY: Final = "tests/integration/test_relay.py"
+AGAINST_STREAM: Final = "tests/integration/test_store_against_stream.py"
 CONSUMER: Final = "tests/integration/test_audit_consumer.py"
 DIRECTORY: Final = "tests/unit/auth/test_application.py"
 COUNTING: Final = "tests/unit/auth/test_live_connections.py"
@@ -361,6 +362,32 @@ DENIAL = [
         'if folding := "":',
         ("tests/unit/toolhost/test_sql_bounds.py::test_a_cap_on_rows_is_not_passed_by_folding_rows_into_one_value",),
     ),
+    Mutation(
+        "a cap on rows is not passed by putting many rows into one",
+        2,
+        f"{RUNTIME}/toolhost/sql_tool.py",
+        "return bounds.max_rows // weight.rows",
+        "return bounds.max_rows",
+        ("tests/unit/toolhost/test_sql_cap.py::test_no_answer_tells_of_more_people_than_the_cap",),
+    ),
+    Mutation(
+        "a row that weighs more than the cap is refused",
+        2,
+        f"{RUNTIME}/toolhost/sql_tool.py",
+        "if not bounds.max_rows or weight.rows <= bounds.max_rows:",
+        "if True:",
+        ("tests/unit/toolhost/test_sql_cap.py::test_numbers_that_each_tell_of_one_chosen_row_are_counted",),
+    ),
+    Mutation(
+        "a condition is not tried on rows outside the filter",
+        2,
+        f"{RUNTIME}/toolhost/sql_shadow.py",
+        'barrier = " LIMIT -1 OFFSET 0" if conditions else ""',
+        'barrier = ""',
+        (
+            "tests/unit/toolhost/test_sql_withholding.py::test_a_condition_is_never_tried_on_a_row_that_the_filter_hides",
+        ),
+    ),
 ]
 
 RECORD = [
@@ -679,6 +706,25 @@ LOG = [
         "if not stored or stored[0] != envelope:",
         "if envelope.notification_id < 0:",
         (f"{RELAY}::test_a_stream_that_ends_with_what_the_store_has_not_is_an_alarm",),
+    ),
+    Mutation(
+        "a store takes nothing before its log was compared with the stream",
+        6,
+        f"{CHASSIS}/eventstore/relay.py",
+        "        store.await_witness()\n",
+        "",
+        (
+            f"{AGAINST_STREAM}::test_a_store_whose_file_is_gone_takes_no_save_at_all",
+            f"{AGAINST_STREAM}::test_an_older_copy_of_a_store_takes_no_save_at_all",
+        ),
+    ),
+    Mutation(
+        "nothing is answered from a log that is contradicted",
+        6,
+        f"{CHASSIS}/endpoints.py",
+        "            if self.from_log:\n",
+        "            if False:\n",
+        (f"{SERVICE}::test_a_contradicted_tenant_is_refused_on_every_verb_and_no_other_is",),
     ),
     Mutation(
         "each event names the hash of the one before it",
