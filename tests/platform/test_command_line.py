@@ -71,6 +71,8 @@ def test_a_readers_run_of_the_same_agent_is_denied_with_exit_code_3_reason_and_d
         (["runs", "show", "not-a-run", "--as", "acme/analyst"], 2),
         (["whoami", "--token", "garbage"], 7),
         (["token", "acme/analyst", "--ttl", "0"], 2),
+        (["trail", "show", "acme/analyst", "--limit", "0"], 2),
+        (["trail", "show", "acme/analyst", "--limit", "-3"], 2),
         (
             ["trail", "verify", "globex/analyst", "--as", "acme/analyst"],
             4,
@@ -125,6 +127,16 @@ def test_roles_are_drawn_as_a_tree(platform):
     assert set(tree["closure"]["administrator"]) >= {"reader", "analyst", "operator"}
 
 
+def test_without_a_tenant_the_roles_of_all_are_drawn(platform):
+    every = platform.cli("roles", "tree", "--output", "json")
+    assert every.code == 0, every.err
+    assert every.json == {
+        "tenants": [platform.cli("roles", "tree", name, "--output", "json").json for name in ("acme", "globex")]
+    }
+    drawn = platform.cli("roles", "tree").out
+    assert [line for line in drawn.splitlines() if line in ("acme", "globex")] == ["acme", "globex"]
+
+
 def test_a_second_up_on_the_same_home_says_so_and_exits_1(platform):
     second = platform.cli("up")
     assert second.code == 1
@@ -163,7 +175,6 @@ def test_bidi_and_control_characters_of_a_prompt_never_reach_the_terminal(platfo
 @pytest.mark.parametrize(
     ("arguments", "home", "code"),
     [
-        (["up", "--nats-port", "99999"], "fresh", 1),
         (["up"], "/proc/remit-home", 1),
         (["trail", "export", "acme/analyst", "--to", "/nonexistent/x.jsonl"], None, 1),
     ],

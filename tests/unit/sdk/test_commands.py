@@ -6,6 +6,7 @@ import importlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,32 @@ def test_bad_usage_is_told_in_whole_sentences(arguments: list[str], capsys: pyte
     said = " ".join(capsys.readouterr().err.split())
     assert said.endswith(" See `remit --help`.")
     assert ".." not in said.replace("...", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        *((["trail", "show", "acme/x", "--limit", number], "--limit") for number in ("0", "-3")),
+        (["trail", "show", "acme/x", "--limit", "0", "--offline"], "--limit"),
+        (["trail", "show", "acme/x", "--after", "-1"], "--after"),
+        (["trail", "replay", "acme/x", "--after", "-1"], "--after"),
+        *((["trail", "replay", "acme/x", "--speed", number], "--speed") for number in ("-1", "nan", "inf")),
+        (["trail", "prove", "acme/x", "--", "-1"], "INDEX"),
+        *((["token", "acme/x", "--ttl", number], "--ttl") for number in ("0", "-3", "100000000000")),
+        *((["run", "a", "p", "--timeout", number], "--timeout") for number in ("0", "-1", "nan", "inf")),
+        *((["bench", "--seconds", number], "--seconds") for number in ("0", "-1", "nan")),
+        *((["up", "--nats-port", number], "--nats-port") for number in ("0", "-1", "99999")),
+    ],
+)
+def test_a_number_out_of_bounds_is_told_as_usage_before_anything_is_done(
+    arguments: list[str], option: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert invoke([*arguments, "--home", str(tmp_path / "home")]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert option in said
+    assert "Must be" in said
+    assert said.endswith(" See `remit --help`.")
+    assert not (tmp_path / "home").exists()
 
 
 def without_a_reader(*arguments: str, both: bool = False) -> tuple[int, str]:

@@ -7,11 +7,12 @@ from typing import Any
 
 from rich.text import Text
 
+from remit.cli.numbers import Seconds
 from remit.cli.output import emit, out, say, styled, table
 from remit_contracts.errors import Unavailable
 
 
-def bench(*, only: list[str] | None = None, seconds: float = 3.0) -> int:
+def bench(*, only: list[str] | None = None, seconds: Seconds = 3.0) -> int:
     """Measure on a platform of its own, and show each number, its goal, and its ratio to the floor of the same run.
 
     Exits 1 when a goal was missed. Numbers on a busy machine are worth little: nothing else should run.

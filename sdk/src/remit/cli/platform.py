@@ -16,6 +16,7 @@ from rich.text import Text
 from remit.cli import health
 from remit.cli.context import current
 from remit.cli.installation import endpoints, installer
+from remit.cli.numbers import Port
 from remit.cli.output import emit, inert, out, pairs, say, styled, table, words
 from remit.cli.seeding import DEMO_USERS, seed_demo
 from remit_contracts.errors import NotSignedIn, Refusal, RemitError, Tampered, Unavailable
@@ -23,7 +24,7 @@ from remit_contracts.errors import NotSignedIn, Refusal, RemitError, Tampered, U
 FREE_BYTES_NEEDED = 512 * 1024 * 1024
 
 
-def up(*, demo: bool = False, nats_port: int | None = None) -> int:
+def up(*, demo: bool = False, nats_port: Port = None) -> int:
     """Start everything and serve until SIGINT or SIGTERM.
 
     Parameters

@@ -7,8 +7,9 @@ from typing import Any
 from cyclopts import App
 from rich.tree import Tree
 
-from remit.cli.installation import as_installer
+from remit.cli.installation import Installer, as_installer
 from remit.cli.output import emit, inert, out, table
+from remit_contracts.identity import PLATFORM_TENANT
 
 app = App(name="roles", help="Roles of a tenant.")
 
@@ -31,10 +32,40 @@ def list_(tenant: str, /) -> None:
 
 
 @app.command
-def tree(tenant: str, /) -> None:
-    """The hierarchy: each role above those that it inherits from, with the permissions that it adds."""
-    described = _described(tenant)
-    roles = described["roles"]
+def tree(tenant: str | None = None, /) -> None:
+    """The hierarchy: each role above those that it inherits from, with the permissions that it adds.
+
+    As JSON a tenant is `{"tenant", "roles", "closure"}`; all of them are `{"tenants": [...]}`, each like that.
+
+    Parameters
+    ----------
+    tenant
+        One tenant; all tenants without it.
+    """
+    if tenant is not None:
+        one = _hierarchy(tenant, _described(tenant))
+        emit(one, lambda: _draw(one))
+        return
+
+    async def every(office: Installer) -> list[dict[str, Any]]:
+        names = [row["tenant"] for row in (await office.ask(PLATFORM_TENANT, "auth", "list-tenants"))["tenants"]]
+        return [_hierarchy(name, await office.ask(name, "auth", "describe-tenant")) for name in sorted(names)]
+
+    found = as_installer(every)
+
+    def draw() -> None:
+        for one in found:
+            _draw(one)
+
+    emit({"tenants": found}, draw)
+
+
+def _hierarchy(tenant: str, described: dict[str, Any]) -> dict[str, Any]:
+    return {"tenant": tenant, "roles": described["roles"], "closure": described["closure"]}
+
+
+def _draw(hierarchy: dict[str, Any]) -> None:
+    roles = hierarchy["roles"]
 
     def grow(branch: Tree, name: str) -> None:
         node = branch.add(inert(name))
@@ -43,11 +74,8 @@ def tree(tenant: str, /) -> None:
         for parent in roles[name]["inherits"]:
             grow(node, parent)
 
-    def draw() -> None:
-        inherited = {parent for role in roles.values() for parent in role["inherits"]}
-        root = Tree(inert(tenant))
-        for name in sorted(set(roles) - inherited):
-            grow(root, name)
-        out.print(root)
-
-    emit({"tenant": tenant, "roles": roles, "closure": described["closure"]}, draw)
+    inherited = {parent for role in roles.values() for parent in role["inherits"]}
+    root = Tree(inert(hierarchy["tenant"]))
+    for name in sorted(set(roles) - inherited):
+        grow(root, name)
+    out.print(root)

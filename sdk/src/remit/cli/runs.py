@@ -10,6 +10,7 @@ from cyclopts import App
 
 from remit.cli.context import current
 from remit.cli.installation import As, Token, as_user
+from remit.cli.numbers import Seconds
 from remit.cli.output import emit, inert, json_line, out, pairs, refuse, say, styled, table
 from remit.client import Client
 from remit_contracts.errors import Absent, Unavailable, refusal_from
@@ -17,7 +18,7 @@ from remit_contracts.errors import Absent, Unavailable, refusal_from
 app = App(name="runs", help="Runs: list, show, cancel, replay.")
 
 
-def run(agent: str, prompt: str, /, *, as_: As = None, token: Token = None, timeout: float = 300.0) -> int:
+def run(agent: str, prompt: str, /, *, as_: As = None, token: Token = None, timeout: Seconds = 300.0) -> int:
     """Run an agent and print its answer; exits 3 when policy stopped it, 1 when it failed.
 
     Parameters

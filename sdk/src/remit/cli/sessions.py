@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from cyclopts import App
+from typing import Annotated
+
+from cyclopts import App, Parameter
+from cyclopts.validators import Number
 
 from remit.cli.installation import DEFAULT_TTL_SECONDS, As, Token, as_installer, as_user
 from remit.cli.output import emit, pairs
 from remit.cli.shutting_out import show
+from remit_contracts.directory import MAX_TOKEN_SECONDS
 from remit_contracts.identity import Handle, label
+
+Ttl = Annotated[int, Parameter(validator=Number(gte=1, lte=MAX_TOKEN_SECONDS))]
 
 app = App(name="sessions", help="Sessions of users.")
 
 
-def token(user: str, /, *, ttl: int = DEFAULT_TTL_SECONDS) -> None:
+def token(user: str, /, *, ttl: Ttl = DEFAULT_TTL_SECONDS) -> None:
     """Print a session token of the built-in issuer: a NATS auth_token and an HTTP bearer alike.
 
     Parameters

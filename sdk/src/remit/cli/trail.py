@@ -14,6 +14,7 @@ from rich.text import Text
 
 from remit.cli.context import current
 from remit.cli.installation import As, Token, as_user
+from remit.cli.numbers import After, Count, Index, Speed
 from remit.cli.offline import offline as run_offline
 from remit.cli.output import emit, json_line, out, say, table
 from remit.client import PAGE, Client
@@ -28,8 +29,8 @@ def show(
     user: str,
     /,
     *,
-    after: int | None = None,
-    limit: int | None = None,
+    after: After = None,
+    limit: Count = None,
     offline: bool = False,
     as_: As = None,
     token: Token = None,
@@ -76,7 +77,7 @@ def verify(user: str, /, *, offline: bool = False, as_: As = None, token: Token 
 
 
 @app.command
-def prove(user: str, index: int, /, *, to: Path | None = None, as_: As = None, token: Token = None) -> None:
+def prove(user: str, index: Index, /, *, to: Path | None = None, as_: As = None, token: Token = None) -> None:
     """A bundle that proves one entry without trusting anybody: check it with verify_proof.py.
 
     Parameters
@@ -105,7 +106,7 @@ def export(user: str, /, *, to: Path, offline: bool = False, as_: As = None, tok
 
 
 @app.command
-def replay(user: str, /, *, after: int | None = None, speed: float = 0.0, as_: As = None, token: Token = None) -> None:
+def replay(user: str, /, *, after: After = None, speed: Speed = 0.0, as_: As = None, token: Token = None) -> None:
     """Play a trail back in order, one JSON line an entry.
 
     Parameters
