@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 import pytest
-from fixtures_nats import Bus
+from fixtures_nats import Bus, seen_by_server
 from nats.aio.client import Client
 from unit.audit.mongo_server import mongo_url
 from unit.audit.recorded_home import accepted, authorize, complete
@@ -274,6 +274,7 @@ async def test_a_ledger_that_takes_no_events_passes_for_no_whole_trail(platform:
     db.close()
     platform.audit = build_audit(platform.audit_settings)
     await platform.audit.start()
+    await seen_by_server(platform.audit.nc)
     refused = (await bob.ask("show-trail"))["error"]
     assert refused["code"] == "tampered.ledger"
     assert refused["reason"].startswith("the ledger of acme takes no events: ")

@@ -194,6 +194,7 @@ async def test_health_is_a_write_that_succeeded(open_bus):
 
 async def test_a_contradicted_tenant_is_refused_on_every_verb_and_no_other_is(open_bus):
     async with running(open_bus) as (service, seen), a_users_client(open_bus) as nc:
+        await service.stores.of("acme").compared()
         service.stores.of("acme").contradict("its stream holds another log")
         for verb, payload in (("echo", b'{"text": "hi"}'), ("deny", b"{}")):
             refused = await ask(nc, subjects.command("acme", "u-1", "audit", verb), payload)
