@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -123,3 +124,13 @@ def test_the_platforms_own_store_is_needed_and_up_says_so_with_exit_6(lived_in, 
         assert up.code == Tampered("").exit_code, up.err
         assert "policy: store: the store of platform/policy is not used" in in_one_line(up.err)
         assert not (platform.home / "endpoints.json").exists()
+
+
+def test_a_ledger_that_contradicts_its_checkpoint_ends_up_with_its_reason_and_exit_6(lived_in, tmp_path) -> None:
+    """Nothing is signed on top of it, and what audit cannot witness is not done: see services/audit/README.md."""
+    with again(lived_in, tmp_path) as platform:
+        with closing(sqlite3.connect(platform.home / "ledger" / "acme.sqlite")) as ledger, ledger:
+            ledger.execute("DELETE FROM entries WHERE idx = (SELECT max(idx) FROM entries)")
+        up = platform.cli("up")
+        assert up.code == Tampered("").exit_code, up.err
+        assert "audit: streams: the ledger of acme takes no events" in in_one_line(up.err)
