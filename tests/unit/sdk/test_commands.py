@@ -17,7 +17,7 @@ from remit.cli.__main__ import COMMANDS, invoke
 def test_the_list_says_of_a_command_what_the_command_says_of_itself(place: str) -> None:
     module, _, attribute = place.rpartition(":")
     found = getattr(importlib.import_module(f"remit.cli.{module}"), attribute)
-    said = found.help if attribute == "app" else found.__doc__.partition("\n")[0]
+    said = found.help if attribute == "app" else " ".join(found.__doc__.partition("\n\n")[0].split())
     assert COMMANDS[place] == said
 
 
