@@ -137,6 +137,21 @@ def test_without_a_tenant_the_roles_of_all_are_drawn(platform):
     assert [line for line in drawn.splitlines() if line in ("acme", "globex")] == ["acme", "globex"]
 
 
+def test_a_connection_that_is_added_without_a_host_has_those_of_the_tools_that_name_it(platform, tmp_path):
+    (tmp_path / "secret").write_text("sk-1")
+    given = ("--kind", "bearer", "--as", "acme/analyst", "--secret-file", str(tmp_path / "secret"))
+    added = platform.cli("connections", "add", "weather-desk", *given, "--output", "json")
+    assert (added.code, added.err) == (0, "")
+    assert added.json["hosts"] == ["127.0.0.1:8765"]
+    nowhere = platform.cli("connections", "add", "nobodys", *given, "--output", "json")
+    assert (nowhere.code, nowhere.json["hosts"], nowhere.json["status"]) == (0, [], "active")
+    assert "is lent to nobody" in " ".join(nowhere.err.split())
+    tested = platform.cli("connections", "test", "nobodys", "--as", "acme/analyst", "--output", "json")
+    assert (tested.code, tested.json["error"]["code"]) == (1, "conflict.connection_without_host")
+    pinned = platform.cli("connections", "add", "pinned", *given, "--host", "desk.example:443", "--output", "json")
+    assert pinned.json["hosts"] == ["desk.example:443"]
+
+
 def test_a_second_up_on_the_same_home_says_so_and_exits_1(platform):
     second = platform.cli("up")
     assert second.code == 1

@@ -72,12 +72,14 @@ def _each_once(values: tuple[str, ...]) -> tuple[str, ...]:
 Host = Annotated[str, AfterValidator(_host)]
 Scope = Annotated[str, AfterValidator(_scope)]
 ProbePath = Annotated[str, AfterValidator(_path)]
-Hosts = Annotated[tuple[Host, ...], Field(min_length=1, max_length=MAX_HOSTS, strict=False), AfterValidator(_each_once)]
+Hosts = Annotated[tuple[Host, ...], Field(max_length=MAX_HOSTS, strict=False), AfterValidator(_each_once)]
 Scopes = Annotated[tuple[Scope, ...], Field(max_length=MAX_SCOPES, strict=False), AfterValidator(_each_once)]
 
 
 class AddConnection(Command):
     """Keep a secret under `name`, for these hosts and no others. `shared`: for every user of the tenant.
+
+    Without a host it is kept and lent to nobody: there is nowhere that it may be sent.
 
     `bearer`: the secret goes into an `Authorization: Bearer` header, so it is printable ASCII without spaces.
     """
@@ -85,7 +87,7 @@ class AddConnection(Command):
     name: Label
     kind: ConnectionKind
     sealed_secret: Annotated[str, StringConstraints(min_length=1, max_length=MAX_SEALED_CHARACTERS)] = Field(repr=False)
-    hosts: Hosts
+    hosts: Hosts = ()
     scopes: Scopes = ()
     shared: bool = False
 

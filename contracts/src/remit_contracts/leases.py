@@ -15,6 +15,7 @@ from the broker's key to the tool host's, over the JSON of `fast_leases.LeaseCon
     +-- lease.permit_before_start     issued before the broker started: ask for a new decision
     +-- lease.connection_absent       neither one's own nor shared: connect first
     +-- lease.connection_revoked      there was one
+    +-- lease.connection_without_host it may be sent nowhere: add it anew, with a host
     +-- lease.scope_widened           the permit's scopes go beyond the connection's
     +-- lease.connection_not_permitted    the permit does not name this connection
 
@@ -42,6 +43,7 @@ PERMIT_EXPIRED: Final = "lease.permit_expired"
 PERMIT_BEFORE_START: Final = "lease.permit_before_start"
 CONNECTION_ABSENT: Final = "lease.connection_absent"
 CONNECTION_REVOKED: Final = "lease.connection_revoked"
+CONNECTION_WITHOUT_HOST: Final = "lease.connection_without_host"
 SCOPE_WIDENED: Final = "lease.scope_widened"
 CONNECTION_NOT_PERMITTED: Final = "lease.connection_not_permitted"
 

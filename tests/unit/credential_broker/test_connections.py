@@ -116,6 +116,15 @@ async def test_a_shared_one_is_tested_and_revoked_by_those_who_may_share(broker:
     assert (await broker.connections.revoke("desk", BOB)).status == "revoked"
 
 
+async def test_a_connection_without_a_host_is_kept_and_its_secret_sent_nowhere(broker: Broker) -> None:
+    assert (await broker.connect(hosts=())).hosts == ()
+    with pytest.raises(Conflict) as refusal:
+        await broker.connections.test("desk", "/", ALICE)
+    assert refusal.value.refusal_code == "conflict.connection_without_host"
+    assert broker.probes == []
+    assert [event.TOPIC for event in await broker.events()] == ["broker.Connection.Added"]
+
+
 async def test_a_test_is_recorded_before_and_after_and_tells_the_outcome(broker: Broker, clocks: Clocks) -> None:
     await broker.connect()
     tested = await broker.connections.test("desk", "/me", ALICE)
@@ -207,7 +216,6 @@ def test_a_host_is_a_name_or_address_and_a_port(host: str) -> None:
     "changes",
     [{"hosts": (host,)} for host in NO_HOSTS]
     + [
-        {"hosts": ()},
         {"hosts": ("a.example:1",) * 2},
         {"hosts": tuple(f"h{n}.example:1" for n in range(11))},
         {"scopes": ("two words",)},

@@ -161,6 +161,15 @@ async def test_another_users_connection_is_not_lent_and_a_shared_one_is(broker: 
     )
 
 
+async def test_a_connection_without_a_host_is_lent_to_nobody_and_the_permit_stays_unused(broker: Broker) -> None:
+    await broker.connect(hosts=())
+    permit = broker.permit()
+    assert await code_of(broker, permit) == "lease.connection_without_host"
+    await broker.connections.revoke("desk", ALICE)
+    await broker.connect()
+    assert broker.opened(await broker.lease(permit)).hosts == ("127.0.0.1:8080",)
+
+
 async def test_after_a_revocation_there_is_no_lease(broker: Broker) -> None:
     await broker.connect()
     await broker.lease(broker.permit())

@@ -8,8 +8,10 @@ from typing import Any
 
 from cyclopts import App
 
+from remit.cli.context import current
 from remit.cli.installation import As, Token, as_user
-from remit.cli.output import emit, pairs, styled, table
+from remit.cli.offline import offline
+from remit.cli.output import emit, pairs, say, styled, table
 from remit.client import Client
 from remit_contracts.errors import MalformedCommand
 
@@ -42,7 +44,8 @@ def add(
     secret_file
         A file that holds the secret and nothing else.
     host
-        HOST:PORT that the secret may be sent to; repeatable.
+        HOST:PORT that the secret may be sent to; repeatable. Without one: the hosts of the tools in this home that name
+        the connection, as they are now. Where there are none either, the secret is kept and lent to nobody.
     scope
         What it allows; repeatable.
     shared
@@ -58,6 +61,8 @@ def add(
     async def go(client: Client) -> dict[str, Any]:
         from nacl.public import PublicKey, SealedBox
 
+        tenant = client.session.caller.tenant
+        hosts = host or offline("tool-hosts", home=current.home, tenant=tenant, connection=name)["hosts"]
         key = (await client.command(BROKER, "sealing-key"))["public_key"]
         sealed = SealedBox(PublicKey(bytes.fromhex(key))).encrypt(secret)
         return await client.command(
@@ -67,7 +72,7 @@ def add(
                 "name": name,
                 "kind": kind,
                 "sealed_secret": base64.b64encode(sealed).decode(),
-                "hosts": host or [],
+                "hosts": hosts,
                 "scopes": scope or [],
                 "shared": shared,
             },
@@ -75,6 +80,12 @@ def add(
 
     answer = as_user(as_, token, go)
     emit(answer, lambda: pairs(answer))
+    if not answer["hosts"]:
+        say(
+            f"no tool of this home names {name}, so its secret may be sent nowhere and is lent to nobody: "
+            f"remit connections revoke {name}, then add it with --host HOST:PORT",
+            style="yellow",
+        )
 
 
 @app.command(name="list")

@@ -4,6 +4,7 @@ Absent
 +-- ConnectionAbsent    absent.connection
 Conflict
 +-- ConnectionTaken     conflict.connection_taken
++-- NoHost              conflict.connection_without_host
 """
 
 from __future__ import annotations
@@ -52,6 +53,15 @@ class ConnectionTaken(Conflict):
     def __init__(self, *, name: str, holder: str) -> None:
         has = "have" if holder == "you" else "has"
         super().__init__(f"{holder} {has} a connection {name}: revoke it, or choose another name", code=self.code)
+
+
+class NoHost(Conflict):
+    """There is nowhere that its secret may be sent."""
+
+    code = "conflict.connection_without_host"
+
+    def __init__(self, *, name: str) -> None:
+        super().__init__(f"the connection {name} names no host: revoke it, and add it with one", code=self.code)
 
 
 class Connections:
@@ -134,9 +144,14 @@ class Connections:
         return shown(self._find(name, caller))
 
     async def test(self, name: str, path: str, caller: Caller) -> messages.ConnectionTested:
-        """Recorded before the secret leaves, and after; raises ConnectionAbsent, ConnectionRevoked or Denied."""
+        """Recorded before the secret leaves, and after.
+
+        Raises ConnectionAbsent, ConnectionRevoked, NoHost or Denied.
+        """
         connection = self._find(name, caller)
         decision = await self._decided_if_shared(connection, caller)
+        if not connection.hosts:
+            raise NoHost(name=name)
         host = connection.hosts[0]
         connection = await self._change(
             caller.tenant,

@@ -25,6 +25,7 @@ from remit_contracts.leases import (
     CONNECTION_NOT_PERMITTED,
     CONNECTION_REVOKED,
     CONNECTION_SCOPE,
+    CONNECTION_WITHOUT_HOST,
     PERMIT_BEFORE_START,
     PERMIT_EXPIRED,
     PERMIT_MISMATCH,
@@ -139,6 +140,9 @@ class Leasing:
         if not connection.active:
             reason = f"the connection {name} was revoked: add it again with remit connections add {name}"
             raise LeaseRefused(reason, code=CONNECTION_REVOKED)
+        if not connection.hosts:
+            reason = f"the connection {name} names no host to send its secret to: revoke it, and add it with one"
+            raise LeaseRefused(reason, code=CONNECTION_WITHOUT_HOST)
         if wider := sorted(set(_outside(claims)) - set(connection.scopes)):
             reason = (
                 f"the connection {name} does not reach as far as {', '.join(wider)[:200]}: add it with --scope for each"
