@@ -22,10 +22,10 @@ from remit_contracts.errors import Refusal, RemitError
 COMMANDS = {
     "platform:up": "Start everything and serve until SIGINT or SIGTERM.",
     "platform:down": "Stop the platform of this home, and wait until it has stopped.",
-    "platform:status": "Is each part well? Exits 5 when one is not, and 6 when a tenant is not served because its record "
-    "was tampered with.",
-    "platform:doctor": "Check this machine and this home; each finding with its way out. Exits 1 when something must be "
-    "mended, and 6 when a tenant's record was tampered with.",
+    "platform:status": "Is each part well? Exits 5 when one is not, and 6 when a tenant is not served because its "
+    "record was tampered with.",
+    "platform:doctor": "Check this machine and this home; each finding with its way out. Exits 1 when something must "
+    "be mended, and 6 when a tenant's record was tampered with.",
     "demo:demo": "Start a platform of its own with the demo tenants, do the main job, check everything, stop it.",
     "sessions:token": "Print a session token of the built-in issuer: a NATS auth_token and an HTTP bearer alike.",
     "sessions:whoami": "Show who a token speaks for, and the prefixes it may use.",
