@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
@@ -34,15 +35,19 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_once(path: Path, content: bytes) -> bool:
-    """Make `path` with `content`, synced to disk, unless it exists: then it is left alone and the answer is False."""
-    temporary = _write_beside(path, content)
+    """Make `path` with `content`, synced to disk, unless it exists: then it is left alone and the answer is False.
+
+    A rename overwrites, and a hard link, which does not, is not to be had on every file system: so whoever makes a file
+    in this way holds its directory's lock.
+    """
+    directory = os.open(path.parent, os.O_RDONLY)
     try:
-        os.link(temporary, path)  # fails when there is one already, where a rename would overwrite it
-    except FileExistsError:
-        return False
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        if path.exists():
+            return False
+        write_atomically(path, content)
     finally:
-        temporary.unlink()
-    _sync_directory(path.parent)
+        os.close(directory)  # and so the lock is let go
     return True
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -150,6 +151,22 @@ def test_a_file_that_exists_is_not_written_once_more(tmp_path: Path) -> None:
     assert write_once(path, b"first") is True
     assert write_once(path, b"second") is False
     assert path.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_of_many_that_make_a_file_at_once_one_does_also_without_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", refuse)
+    path = tmp_path / "key"
+    contents = [b"%d" % number for number in range(16)]
+    with ThreadPoolExecutor(16) as makers:
+        made = list(makers.map(lambda content: write_once(path, content), contents))
+    assert made.count(True) == 1
+    assert path.read_bytes() == contents[made.index(True)]
     assert list(tmp_path.iterdir()) == [path]
 
 
