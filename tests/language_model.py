@@ -30,7 +30,7 @@ class LanguageModel:
         """One connection."""
         while await reader.readline():
             length = 0
-            while (header := (await reader.readline()).decode().strip()):
+            while header := (await reader.readline()).decode().strip():
                 name, _, value = header.partition(":")
                 if name.lower() == "content-length":
                     length = int(value)
