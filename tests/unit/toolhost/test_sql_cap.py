@@ -121,6 +121,13 @@ ATTACKS = [
     " SELECT * FROM json_each('[1]'), people)",
     f"WITH c({NUMBERS.replace('1 AS ', '')}) AS (SELECT * FROM json_each('[1]'), people)"
     f" SELECT {each('max(CASE WHEN c9 = {} THEN c10 END)')} FROM c",
+    "WITH left AS (SELECT name AS n, id FROM people), cross AS (SELECT name AS n, id FROM people)"
+    " SELECT left.n, cross.n FROM left JOIN cross ON cross.id = left.id + 1",
+    f"WITH natural AS (SELECT name AS n, id AS i FROM people) SELECT {each('max(CASE WHEN i = {} THEN n END)')} FROM natural",
+    f'SELECT {each("max(CASE WHEN i = {} THEN n END)")} FROM (SELECT o.id AS i, (SELECT "end" FROM (SELECT CASE WHEN 1'
+    ' THEN 1 END)) AS n FROM (SELECT id, name AS "end" FROM people) AS o)',
+    "SELECT (SELECT people.name || regexp.name FROM people regexp WHERE regexp.id = people.id + 12) FROM people",
+    "SELECT (SELECT people.name || window.name FROM people window WHERE window.id = people.id + 12) FROM people",
     "SELECT name, 0xe+id, 1e+1 FROM people, (SELECT max(name) m FROM people) WHERE 1<2 -- m",
 ]
 
@@ -138,7 +145,10 @@ def test_without_a_cap_the_same_statements_tell_of_somebody(people: Rig, sql: st
     assert told(people, sql, None) > 0
 
 
+GUESSES = ", ".join(f"({number * 10})" for number in PLACES)
 HIDDEN = [
+    (each("max(CASE WHEN r = {} THEN g END)"), f"FROM (WITH g(pay) AS (VALUES {GUESSES}) SELECT g.pay AS g, row_number()"
+     " OVER () AS r FROM people JOIN g USING ('pay'))"),
     (each("sum(CASE WHEN id = {} THEN pay END)"), "FROM people"),
     (each("sum(pay) FILTER (WHERE id = {})"), "FROM people"),
     (each("sum(pay * (id = {}))"), "FROM people"),
@@ -197,6 +207,7 @@ ELEVEN_NUMBERS = ", ".join(f"1 AS {name}" for name in ELEVEN.split(", "))
         ("SELECT 'low', avg(pay) FROM people WHERE pay < 9 UNION SELECT 'high', avg(pay) FROM people WHERE pay > 9", 2),
         ("SELECT p.name, f.dest FROM people AS p JOIN flights AS f ON f.flight = p.id JOIN planes USING (tailnum)", 1),
         ("SELECT 1", 1),
+        ("SELECT name FROM people UNION ALL SELECT 1 LIMIT (SELECT length(name) FROM people)", 2),
         ("SELECT max(id), max(id) || max(name) FROM people", 1),
         ("SELECT max(iif(random() > 0, id, 0)), max(iif(random() > 0, id, 0)) FROM people", 2),
         ("SELECT count(*) FROM people AS a NATURAL JOIN people AS b", 2),

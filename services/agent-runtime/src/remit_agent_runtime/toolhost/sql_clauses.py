@@ -28,7 +28,7 @@ RESERVED: Final = frozenset(_WORDS.split())
 COMPOUND: Final = ("union", "intersect", "except")
 JOINS: Final = ("join", "natural", "left", "right", "full", "inner", "cross", "outer")
 _CLAUSES: Final = ("where", "group", "having", "order", "limit")
-_NO_ALIAS: Final = (*RESERVED, *JOINS, "indexed", "regexp", "window")
+_NO_ALIAS: Final = (*RESERVED, *JOINS, "end", "indexed")
 _WANTS_MORE: Final = (*(RESERVED - {"null", "isnull", "notnull"}), "glob", "like", "match", "over", "regexp")
 
 

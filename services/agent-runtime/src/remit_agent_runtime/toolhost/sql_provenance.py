@@ -20,7 +20,6 @@ from typing import Final, NamedTuple
 
 from remit_agent_runtime.toolhost.sql_clauses import (
     COMPOUND,
-    JOINS,
     RESERVED,
     alias,
     clauses,
@@ -34,6 +33,7 @@ from remit_agent_runtime.toolhost.sql_schema import SourceSchema
 from remit_agent_runtime.toolhost.sql_scope import NONE, Pick, Picks, Relation, Scope
 from remit_agent_runtime.toolhost.sql_tokens import (
     OTHER,
+    QUOTED,
     WORD,
     Group,
     Item,
@@ -127,10 +127,17 @@ class _Reading:
                 arms.append([])
             elif arms[-1] or not is_word(item, "all"):
                 arms[-1].append(item)
+        limit: list[Item] = []
+        if len(arms) > 1:  # the last arm holds what limits them all
+            begins = next((index for index, item in enumerate(arms[-1]) if is_word(item, "limit")), len(arms[-1]))
+            arms[-1], limit = arms[-1][:begins], arms[-1][begins:]
         relations = [relation for arm in arms for relation in self._arm(tuple(arm), ctes, outer)]
         if not relations:
             raise Uncountable("it has no SELECT")
-        return relations[0] if len(relations) == 1 else self._compound(relations, only_unions=operators <= {"union"})
+        if len(relations) == 1:
+            return relations[0]
+        made = self._compound(relations, only_unions=operators <= {"union"})
+        return made.on_condition(self._expression(tuple(limit), Scope(outer), ctes))
 
     def _with(self, items: Items, ctes: _Ctes) -> tuple[Items, _Ctes]:
         if not is_word(at(items, 0), "with"):
@@ -195,7 +202,7 @@ class _Reading:
                 columns.append(column)
         scope.aliases = {name: picks for name, picks in columns if name}
         condition |= self._expression(without_terms(rest, scope.aliases), scope, ctes)
-        yield Relation(tuple((name, picks | condition) for name, picks in columns), condition, merged=scope.merges)
+        yield Relation(tuple(columns), merged=scope.merges).on_condition(condition)
 
     def _result(self, items: Items, scope: Scope, ctes: _Ctes) -> Iterator[tuple[str, Picks]]:
         """A term of a select list: `*`, `t.*`, or an expression with or without a name."""
@@ -217,13 +224,13 @@ class _Reading:
         natural, index, expected = False, 0, True
         while index < len(items):
             item = items[index]
-            if is_sign(item, ",") or is_word(item, *JOINS):
-                natural |= is_word(item, "natural")
+            if is_sign(item, ",") or (is_word(item, "join") and not expected):
                 expected, index = True, index + 1
                 continue
             if not expected:
+                natural |= is_word(item, "natural")
                 scope.merges |= is_word(item, "using")
-                conditions.append(item)
+                conditions.append(_names(item) if is_word(at(items, index - 1), "using") else item)
                 index += 1
                 continue
             expected, path, arguments = False, path_at(items, index), None
@@ -383,6 +390,14 @@ def _window(items: Items, scope: Scope) -> Items:
             break
         items = (*scope.windows[first.text], Token(OTHER, "+"), *items[1:])
     return items
+
+
+def _names(listed: Item) -> Item:
+    """The columns of a USING, which SQLite takes in single quotes too."""
+    if not isinstance(listed, Group):
+        return listed
+    return Group(tuple(Token(QUOTED, item.text) if isinstance(item, Token) else item for item in listed.items
+                       if not is_sign(item, ",")))  # fmt: skip
 
 
 def _shared(scope: Scope) -> Picks:

@@ -43,6 +43,11 @@ class Relation(NamedTuple):
         """All that one row may tell of."""
         return self.condition.union(*(picks for _, picks in self.columns))
 
+    def on_condition(self, picks: Picks) -> Relation:
+        """The same, when these decide which rows there are: what is shown tells of them too."""
+        columns = tuple((name, of | picks) for name, of in self.columns)
+        return Relation(columns, self.condition | picks, merged=self.merged)
+
     def renamed(self, names: tuple[str, ...]) -> Relation:
         """The same under other names, in order."""
         if self.merged or len(names) != len(self.columns):
@@ -95,8 +100,11 @@ class Scope:
         found, known = NONE, False
         scope: Scope | None = self
         while scope is not None:
-            if matches := scope.named(name, qualifier):
-                return found.union(*(picks for _, picks in matches))
+            matches = scope.named(name, qualifier)
+            if matches:
+                found, known = found.union(*(picks for _, picks in matches)), True
+            if any(relation.base for relation, _ in matches):
+                return found  # a table's columns are known for certain, a subquery's names are not
             if qualifier is None and name in scope.aliases:  # some clauses see these, and others look further out
                 found, known = found | scope.aliases[name], True
             if nameless := scope.nameless(kind):
