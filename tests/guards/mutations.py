@@ -30,7 +30,7 @@ BROKER_SERVICE: Final = "tests/integration/test_broker.py"
 TOOL_HOST: Final = "tests/integration/test_toolhost_process.py"
 TOOL_HTTP: Final = "tests/integration/test_toolhost_http.py"
 TRAILS: Final = "tests/integration/test_audit_trails.py"
-RELAY: Final = "tests/integration/test_relay.py"
+FORGERIES: Final = "tests/integration/test_relay_forgeries.py"
 AGAINST_STREAM: Final = "tests/integration/test_store_against_stream.py"
 CONSUMER: Final = "tests/integration/test_audit_consumer.py"
 DIRECTORY: Final = "tests/unit/auth/test_application.py"
@@ -40,6 +40,9 @@ DECISIONS: Final = "tests/unit/policy/test_application.py"
 GATE: Final = "tests/unit/agent_runtime/test_tool_gate.py"
 RUN_DOMAIN: Final = "tests/unit/agent_runtime/test_domain.py"
 STORE: Final = "tests/unit/chassis_eventstore/test_store.py"
+STORE_GROUPS: Final = "tests/unit/chassis_eventstore/test_store_groups.py"
+STORE_DISK: Final = "tests/unit/chassis_eventstore/test_store_disk.py"
+STORE_TAMPERING: Final = "tests/unit/chassis_eventstore/test_store_tampering.py"
 LEDGER: Final = "tests/unit/audit/test_ledger.py"
 
 
@@ -697,7 +700,7 @@ LOG = [
         f"{CHASSIS}/eventstore/relay.py",
         "elif ack.duplicate and not await self._is_stored(connection, envelope, ack.sequence):",
         "elif not ack.duplicate and ack.sequence < 0:",
-        (f"{RELAY}::test_a_claimed_message_id_is_not_taken_for_success",),
+        (f"{FORGERIES}::test_a_claimed_message_id_is_not_taken_for_success",),
     ),
     Mutation(
         "nothing is added to a stream that forked",
@@ -705,7 +708,7 @@ LOG = [
         f"{CHASSIS}/eventstore/relay.py",
         "if not stored or stored[0] != envelope:",
         "if envelope.notification_id < 0:",
-        (f"{RELAY}::test_a_stream_that_ends_with_what_the_store_has_not_is_an_alarm",),
+        (f"{FORGERIES}::test_a_stream_that_ends_with_what_the_store_has_not_is_an_alarm",),
     ),
     Mutation(
         "a store takes nothing before its log was compared with the stream",
@@ -743,7 +746,7 @@ LOG = [
         f"{CHASSIS}/eventstore/groupcommit.py",
         "if broken is not None:",
         "if broken == 0:",
-        (f"{STORE}::test_a_chain_that_was_tampered_with_is_not_added_to",),
+        (f"{STORE_TAMPERING}::test_a_chain_that_was_tampered_with_is_not_added_to",),
     ),
     Mutation(
         "a second event under a known number is a fork",
@@ -849,7 +852,7 @@ OVERLOAD = [
         f"{CHASSIS}/eventstore/store.py",
         "if self._waiting >= _MOST_WAITING:",
         "if self._waiting < 0:",
-        (f"{STORE}::test_too_many_waiting_saves_are_refused",),
+        (f"{STORE_DISK}::test_too_many_waiting_saves_are_refused",),
     ),
     Mutation(
         "too many waiting decisions are refused",
@@ -934,7 +937,7 @@ ONCE = [
         '"UNIQUE (originator_id, originator_version))",',
         '"CHECK (originator_version > 0))",',
         (
-            f"{STORE}::test_a_conflict_amid_a_group_fails_alone_and_leaves_no_gap",
+            f"{STORE_GROUPS}::test_a_conflict_amid_a_group_fails_alone_and_leaves_no_gap",
             "tests/unit/agent_runtime/test_worker.py::test_a_rival_process_cannot_make_a_second_call",
         ),
     ),

@@ -8,18 +8,13 @@ from pathlib import Path
 
 import pytest
 from fixtures_nats import Bus
-from integration.test_relay import CHAIN, STREAM, copied, copying, eventually, make_stream
+from integration.copying import CHAIN, STREAM, copied, copying, eventually, make_stream
 from unit.chassis_eventstore.documents import Document, Keys
 
-from remit_chassis.eventstore import jetstream, relay, witness
+from remit_chassis.eventstore import jetstream, witness
 from remit_chassis.eventstore.recorders import open_sqlite
 from remit_chassis.eventstore.witness import Contradicted, NotCompared
 from remit_contracts.errors import Tampered, Unavailable
-
-
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay, "_LONGEST_PAUSE_SECONDS", 0.2)
 
 
 def store_file(bus: Bus) -> Path:
