@@ -1,5 +1,5 @@
-"""Commands that work on a stopped home's files: found by name in the entry points `remit.offline`, whoever provides
-them."""
+"""What works on a home's files, of a stopped home or of tools: found by name in the entry points `remit.offline`,
+whoever provides it."""
 
 from __future__ import annotations
 
@@ -14,4 +14,4 @@ def offline(name: str, /, **arguments: Any) -> dict[str, Any]:
     for found in entry_points(group="remit.offline", name=name):
         result: dict[str, Any] = found.load()(**arguments)
         return result
-    raise Unavailable(f"no installed distribution offers {name!r} offline: install remit-audit")
+    raise Unavailable(f"no installed distribution offers {name!r} offline: install the platform's services")
