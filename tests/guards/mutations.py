@@ -38,6 +38,7 @@ COUNTING: Final = "tests/unit/auth/test_live_connections.py"
 LEASING: Final = "tests/unit/credential_broker/test_leasing.py"
 DECISIONS: Final = "tests/unit/policy/test_application.py"
 GATE: Final = "tests/unit/agent_runtime/test_tool_gate.py"
+PLACES: Final = "tests/unit/agent_runtime/test_places.py"
 RUN_DOMAIN: Final = "tests/unit/agent_runtime/test_domain.py"
 STORE: Final = "tests/unit/chassis_eventstore/test_store.py"
 STORE_GROUPS: Final = "tests/unit/chassis_eventstore/test_store_groups.py"
@@ -533,6 +534,14 @@ CREDENTIALS = [
         (f"{LEASING}::test_after_a_revocation_there_is_no_lease",),
     ),
     Mutation(
+        "a secret without a host is lent to nobody",
+        4,
+        f"{BROKER}/leasing.py",
+        "if not connection.hosts:",
+        "if connection.hosts is None:",
+        (f"{LEASING}::test_a_connection_without_a_host_is_lent_to_nobody_and_the_permit_stays_unused",),
+    ),
+    Mutation(
         "a leased credential goes to its hosts only",
         4,
         f"{RUNTIME}/toolhost/http_tool.py",
@@ -826,6 +835,17 @@ OVERLOAD = [
         "if full or self._per_user[key] >= self._limit_per_user:",
         "if full:",
         (f"{RUNS}::test_a_full_queue_refuses_loudly_leaves_others_room_and_loses_nothing",),
+    ),
+    Mutation(
+        "a place is kept until all requests of its key gave it back",
+        7,
+        f"{RUNTIME}/queue.py",
+        "if held.claims <= 0 and held.task is None:",
+        "if held.task is None:",
+        (
+            f"{PLACES}::test_a_request_that_fails_leaves_the_place_to_the_other_of_its_key",
+            f"{PLACES}::test_a_request_that_comes_second_leaves_its_place_to_the_accepted_run",
+        ),
     ),
     Mutation(
         "a full line of calls refuses",
