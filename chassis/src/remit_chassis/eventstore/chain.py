@@ -105,6 +105,22 @@ def link(chain: Chain, head: Head, saves: Iterable[Save], recorded_at: str) -> t
     return linked, Head(number, previous)
 
 
+def row_of(envelope: Envelope) -> tuple[object, ...]:
+    """An envelope as a row of a recorder's table, in the order of its columns."""
+    return (
+        envelope.notification_id,
+        envelope.originator_id,
+        envelope.originator_version,
+        envelope.topic,
+        envelope.state,
+        envelope.tenant,
+        envelope.user,
+        envelope.recorded_at,
+        envelope.prev_hash,
+        envelope.hash,
+    )
+
+
 def first_break(chain: Chain, after: Head, envelopes: Iterable[Envelope]) -> int | None:
     """The number at which `envelopes` stop following `after` unaltered, or None.
 

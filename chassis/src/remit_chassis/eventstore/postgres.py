@@ -18,7 +18,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow
 from psycopg.sql import SQL, Identifier
 
-from remit_chassis.eventstore.chain import Chain, Head, Outcome, Save, instant, link
+from remit_chassis.eventstore.chain import Chain, Head, Outcome, Save, instant, link, row_of
 from remit_contracts.events import Envelope
 from remit_contracts.identity import SYSTEM_USER
 
@@ -179,7 +179,7 @@ class PostgresEventRecorder(PostgresApplicationRecorder):
         self.datastore.close()
 
     def _insert_rows(self, c: Cursor[DictRow], envelopes: Sequence[Envelope]) -> None:
-        columns = list(zip(*map(_row, envelopes), strict=True))
+        columns = list(zip(*map(row_of, envelopes), strict=True))
         if columns:
             c.execute(self._insert, [list(column) for column in columns])
 
@@ -225,18 +225,3 @@ def tenants_with_store(dsn: str, service: str) -> list[str]:
 
 def _table(service: str) -> str:
     return f"{service.replace('-', '_')}_events"
-
-
-def _row(envelope: Envelope) -> tuple[Any, ...]:
-    return (
-        envelope.notification_id,
-        envelope.originator_id,
-        envelope.originator_version,
-        envelope.topic,
-        envelope.state,
-        envelope.tenant,
-        envelope.user,
-        envelope.recorded_at,
-        envelope.prev_hash,
-        envelope.hash,
-    )

@@ -25,7 +25,7 @@ from eventsourcing.sqlite import (
     SQLiteDatastore,
 )
 
-from remit_chassis.eventstore.chain import Chain, Head, Outcome, Save, instant, link
+from remit_chassis.eventstore.chain import Chain, Head, Outcome, Save, instant, link, row_of
 from remit_contracts.events import Envelope
 from remit_contracts.identity import SYSTEM_USER
 
@@ -108,7 +108,7 @@ class SQLiteEventRecorder(SQLiteApplicationRecorder):
         self._known_head = None
         c.execute(f"{self._select} ORDER BY rowid DESC LIMIT 1")
         ((envelopes,), _) = link(self.datastore.chain, self._head_of(c.fetchone()), [save], instant(datetime.now(UTC)))
-        c.executemany(f"INSERT INTO {self.events_table_name} ({_COLUMNS}) VALUES {_ROW}", [*map(_row, envelopes)])  # noqa: S608
+        c.executemany(f"INSERT INTO {self.events_table_name} ({_COLUMNS}) VALUES {_ROW}", [*map(row_of, envelopes)])  # noqa: S608
         return [envelope.notification_id for envelope in envelopes]
 
     def insert_saves(self, saves: Sequence[Save], recorded_at: str) -> Sequence[Outcome]:
@@ -123,7 +123,7 @@ class SQLiteEventRecorder(SQLiteApplicationRecorder):
             head = self._known_head or self._read_head(c)
             self._known_head = None  # unknown again until the commit has succeeded
             linked, head = link(self.datastore.chain, head, saves, recorded_at)
-            rows = [value for envelopes in linked for envelope in envelopes for value in _row(envelope)]
+            rows = [value for envelopes in linked for envelope in envelopes for value in row_of(envelope)]
             count = len(rows) // 10
             if count and count <= _MOST_ROWS:
                 try:
@@ -152,7 +152,7 @@ class SQLiteEventRecorder(SQLiteApplicationRecorder):
                 (envelopes,), next_head = link(self.datastore.chain, head, [save], recorded_at)
                 c.execute("SAVEPOINT one_save")
                 try:
-                    c.executemany(_insert(self.events_table_name, 1), [*map(_row, envelopes)])
+                    c.executemany(_insert(self.events_table_name, 1), [*map(row_of, envelopes)])
                 except sqlite3.IntegrityError as conflict:
                     c.execute("ROLLBACK TO one_save")
                     outcomes.append(IntegrityError(str(conflict)))
@@ -272,18 +272,3 @@ def is_damaged(fault: PersistenceError) -> bool:
 @lru_cache(maxsize=512)
 def _insert(table: str, rows: int) -> str:
     return f"INSERT INTO {table} ({_COLUMNS}) VALUES {','.join([_ROW] * rows)}"  # noqa: S608 (a name from code)
-
-
-def _row(envelope: Envelope) -> tuple[Any, ...]:
-    return (
-        envelope.notification_id,
-        envelope.originator_id,
-        envelope.originator_version,
-        envelope.topic,
-        envelope.state,
-        envelope.tenant,
-        envelope.user,
-        envelope.recorded_at,
-        envelope.prev_hash,
-        envelope.hash,
-    )
