@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event, current_thread
 from typing import Any
 from unittest import TestCase
 from uuid import uuid4
@@ -61,6 +63,29 @@ class TestAggregateRecorder(OnAServer, persistence.AggregateRecorderTestCase):
 class TestApplicationRecorder(OnAServer, persistence.ApplicationRecorderTestCase):
     def test_insert_subscribe(self) -> None:
         self.optional_test_insert_subscribe()
+
+    def test_what_is_stored_before_a_subscription_listens_is_heard_of(self) -> None:
+        recorder = self.create_recorder()
+        connect, listening = recorder.datastore.get_connection, Event()
+
+        def connect_late(*arguments: Any) -> Any:
+            if "_listen" in current_thread().name:
+                assert listening.wait(10)
+            return connect(*arguments)
+
+        recorder.datastore.get_connection = connect_late
+        first, second = (StoredEvent(uuid4(), 1, "lab.Document.Started", b"state") for _ in range(2))
+        recorder.insert_events([first])
+        with recorder.subscribe(gt=0) as subscription:
+            assert next(subscription).originator_id == first.originator_id
+            with ThreadPoolExecutor(1) as reader:
+                heard = reader.submit(next, subscription)
+                recorder.insert_events([second])
+                listening.set()
+                try:
+                    assert heard.result(10).originator_id == second.originator_id
+                finally:
+                    subscription.stop()
 
 
 class TestNonInterleaving(OnAServer, persistence.NonInterleavingNotificationIDsBaseCase):

@@ -35,12 +35,13 @@ def spun():
 
 
 def test_the_time_of_everything_below_a_process_counts(spun) -> None:
-    assert usage.cpu_seconds([os.getpid()]) >= usage.cpu_seconds([spun.pid]) >= 0.3
+    """The kernel tells user and system time each in whole hundredths of a second, rounded down."""
+    assert usage.cpu_seconds([os.getpid()]) >= usage.cpu_seconds([spun.pid]) >= 0.3 - 2 * 0.01
 
 
 def test_a_process_below_two_that_are_named_counts_once(spun) -> None:
     together = usage.cpu_seconds([os.getpid(), spun.pid])
-    assert together - usage.cpu_seconds([os.getpid()]) < 0.3
+    assert together - usage.cpu_seconds([os.getpid()]) < 0.3 - 2 * 0.01
 
 
 def test_a_process_that_is_gone_counts_nothing() -> None:

@@ -11,8 +11,8 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
-from eventsourcing.persistence import IntegrityError, StoredEvent
-from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastore
+from eventsourcing.persistence import ApplicationRecorder, IntegrityError, StoredEvent, Subscription
+from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastore, PostgresSubscription
 from psycopg import Connection, Cursor
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow
@@ -55,6 +55,22 @@ class ChainDatastore(PostgresDatastore):
             connection.execute("SET synchronous_commit = on")
 
         return durable
+
+
+class ListeningSubscription(PostgresSubscription):
+    """The library's never hears of what is stored after its first look and before its LISTEN: this one looks again."""
+
+    def _listen(self) -> None:
+        try:
+            with self._recorder.datastore.get_connection() as connection:
+                connection.execute(SQL("LISTEN {}").format(Identifier(self._recorder.channel_name)))
+                self._has_been_notified.set()
+                while not self._has_been_stopped and not self._thread_error:
+                    for _ in connection.notifies(timeout=0.1, stop_after=1):  # so that a stop is noticed
+                        self._has_been_notified.set()
+        except BaseException as fault:
+            self._thread_error = self._thread_error or fault
+            self.stop()
 
 
 class PostgresEventRecorder(PostgresApplicationRecorder):
@@ -113,6 +129,10 @@ class PostgresEventRecorder(PostgresApplicationRecorder):
         if isinstance(outcome, IntegrityError):
             raise outcome
         return [envelope.notification_id for envelope in outcome]
+
+    def subscribe(self, gt: int | None = None, topics: Sequence[str] = ()) -> Subscription[ApplicationRecorder]:
+        """Notifications after number `gt`, and then those to come."""
+        return ListeningSubscription(recorder=self, gt=gt, topics=topics)
 
     def insert_saves(self, saves: Sequence[Save], recorded_at: str) -> Sequence[Outcome]:
         """One INSERT for all when nothing is in the way. Never tried twice: a commit whose answer was lost may have
