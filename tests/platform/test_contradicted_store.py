@@ -67,8 +67,14 @@ def in_one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-@pytest.mark.parametrize("service", SERVICES)
-@pytest.mark.parametrize("harm", [lose, damage])
+CASES = [(service, harm) for harm in (lose, damage) for service in SERVICES]
+"""Each starts a platform: of every second one the long run takes care."""
+
+
+@pytest.mark.parametrize(
+    ("service", "harm"),
+    [pytest.param(*case, marks=pytest.mark.slow if number % 2 else ()) for number, case in enumerate(CASES)],
+)
 def test_one_tenants_store_holds_up_no_other_and_is_named(lived_in, tmp_path, service, harm) -> None:
     with again(lived_in, tmp_path, "--demo") as platform:
         harm(store(platform, service))
