@@ -65,11 +65,15 @@ class ServiceSettings(BaseSettings):
 
 
 def read_hex_secret(path: Path, *, length_bytes: int = 32) -> bytes:
-    """The secret in a file as hex; raises ValueError naming the file, never its content."""
+    """The key in a file as hex; raises ValueError naming the file and the way out, never its content."""
     try:
         raw = bytes.fromhex(path.read_text().strip())
-    except (OSError, ValueError) as fault:
-        raise ValueError(f"{path} holds no readable hex secret ({type(fault).__name__})") from None
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing: restore it from a backup") from None
+    except OSError as fault:
+        raise ValueError(f"{path} cannot be read: {fault.strerror}") from None
+    except ValueError:
+        raise ValueError(f"{path} holds no hex digits: restore it from a backup") from None
     if len(raw) != length_bytes:
-        raise ValueError(f"{path} holds {len(raw)} bytes where {length_bytes} belong")
+        raise ValueError(f"{path} holds {len(raw)} bytes where {length_bytes} belong: restore it from a backup")
     return raw

@@ -24,7 +24,10 @@ def for_owner_alone() -> Iterator[None]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Put `content` in the place of whatever `path` holds, synced to disk. Raises OSError and leaves the old file."""
+    """Put `content` in the place of whatever `path` holds, synced to disk.
+
+    Raises OSError, which names `path`, and leaves the old file.
+    """
     temporary = _write_beside(path, content)
     try:
         os.replace(temporary, path)
@@ -59,9 +62,10 @@ def _write_beside(path: Path, content: bytes) -> Path:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-    except OSError:
+    except OSError as fault:
         os.unlink(name)
-        raise
+        # What fails on a descriptor names no file, and a full disk is found by where it is full.
+        raise OSError(fault.errno, fault.strerror, str(path)) from fault
     return Path(name)
 
 

@@ -69,19 +69,23 @@ class Home:
 
     @classmethod
     def open(cls, path: Path) -> Home:
-        """An existing home; raises HomeRefused when it is none, newer than this Remit, incomplete or open to others."""
+        """A home to run; raises HomeRefused as `open_to_read` does, and when it is incomplete or open to others."""
+        home = cls.open_to_read(path)
+        _check_secrets(home)
+        return home
+
+    @classmethod
+    def open_to_read(cls, path: Path) -> Home:
+        """An existing home whose files are looked at: a secret may lie elsewhere, as a master key in the environment.
+
+        Raises HomeRefused when it is none, or newer than this Remit.
+        """
         home = cls(path.absolute())
-        try:
-            version = int(orjson.loads(home.marker.read_bytes())["version"])
-        except FileNotFoundError:
-            raise HomeRefused(f"{path} is no Remit home: `remit up --home {path}` makes one") from None
-        except (ValueError, KeyError, TypeError):
-            raise HomeRefused(f"{home.marker} is damaged: restore it from a backup") from None
+        version = _version_of(home, path)
         if version > VERSION:
             raise HomeRefused(
                 f"{path} was made by a newer Remit (home version {version}, this one knows {VERSION}): upgrade Remit"
             )
-        _check_secrets(home)
         return home
 
     @property
@@ -165,12 +169,28 @@ def _refuse_foreign(path: Path) -> None:
         raise HomeRefused(f"{path} holds other files ({named}) and is no Remit home: name an empty directory")
 
 
+def _version_of(home: Home, named: Path) -> int:
+    try:
+        version = orjson.loads(home.marker.read_bytes())["version"]
+    except FileNotFoundError:
+        raise HomeRefused(f"{named} is no Remit home: `remit up --home {named}` makes one") from None
+    except NotADirectoryError:
+        raise HomeRefused(f"{named} is no directory: name a home's directory") from None
+    except OSError as fault:
+        raise HomeRefused(f"{home.marker} cannot be read: {fault.strerror}") from None
+    except (ValueError, KeyError, TypeError):
+        version = None
+    if type(version) is not int:
+        raise HomeRefused(f"{home.marker} is damaged: restore it from a backup")
+    return version
+
+
 def _check_secrets(home: Home) -> None:
     for name in SECRETS:
         file = home.secrets / name
         try:
             status = os.lstat(file)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise HomeRefused(f"{file} is missing: restore it from a backup, a new one would open nothing") from None
         if not stat.S_ISREG(status.st_mode):
             raise HomeRefused(f"{file} is no plain file")

@@ -87,7 +87,7 @@ def test_a_home_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     assert refused.value.exit_code == 1
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"version": "x"}', "\x00"])
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"version": "x"}', '{"version": 1.5}', '{"version": true}', "\x00"])
 def test_a_damaged_marker_is_refused(tmp_path: Path, text: str) -> None:
     home = Home.create(tmp_path / "home")
     home.marker.write_text(text)
@@ -106,8 +106,25 @@ def test_a_directory_of_something_else_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_file_is_no_home(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(HomeRefused, match="is no directory"):
-        Home.create(tmp_path / "file")
+    for use in (Home.create, Home.open, Home.open_to_read):
+        with pytest.raises(HomeRefused, match="is no directory"):
+            use(tmp_path / "file")
+
+
+def test_a_home_is_read_without_the_secrets_that_running_it_needs(tmp_path: Path) -> None:
+    home = Home.create(tmp_path / "home")
+    (home.secrets / "master.key").unlink()
+    assert Home.open_to_read(home.path) == home
+    with pytest.raises(HomeRefused, match=r"master\.key is missing"):
+        Home.open(home.path)
+
+
+def test_what_is_no_directory_where_secrets_belong_is_told_as_what_is_missing(tmp_path: Path) -> None:
+    home = Home.create(tmp_path / "home")
+    home.secrets.rename(tmp_path / "elsewhere")
+    home.secrets.touch()
+    with pytest.raises(HomeRefused, match="is missing"):
+        Home.open(home.path)
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o666])
@@ -180,7 +197,8 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as fault:
         write_atomically(path, b"new")
+    assert fault.value.filename == str(path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]

@@ -7,7 +7,6 @@ from typing import Any
 from cyclopts import App
 from rich.text import Text
 
-from remit.cli.context import current
 from remit.cli.installation import as_installer
 from remit.cli.offline import offline as run_offline
 from remit.cli.output import emit, inert, out
@@ -29,7 +28,7 @@ def check(*, offline: bool = False) -> int:
         Read a stopped home's files instead of asking.
     """
     if offline:
-        report = run_offline("audit-check", home=current.home)
+        report = run_offline("audit-check")
     else:
         report = as_installer(lambda office: office.ask(PLATFORM_TENANT, "audit", "check", timeout_seconds=120))
     emit(report, lambda: _draw(report))

@@ -8,7 +8,6 @@ from typing import Any
 
 from cyclopts import App
 
-from remit.cli.context import current
 from remit.cli.installation import As, Token, as_user
 from remit.cli.offline import offline
 from remit.cli.output import emit, pairs, say, styled, table
@@ -62,7 +61,7 @@ def add(
         from nacl.public import PublicKey, SealedBox
 
         tenant = client.session.caller.tenant
-        hosts = host or offline("tool-hosts", home=current.home, tenant=tenant, connection=name)["hosts"]
+        hosts = host or offline("tool-hosts", tenant=tenant, connection=name)["hosts"]
         key = (await client.command(BROKER, "sealing-key"))["public_key"]
         sealed = SealedBox(PublicKey(bytes.fromhex(key))).encrypt(secret)
         return await client.command(

@@ -6,12 +6,19 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from typing import Any
 
+from remit.cli.context import current
 from remit_contracts.errors import Unavailable
 
 
 def offline(name: str, /, **arguments: Any) -> dict[str, Any]:
-    """Call the offline command of that name; raises Unavailable when its distribution is not installed."""
+    """Call the offline command of that name on the current home.
+
+    Raises HomeRefused, and Unavailable when the command's distribution is not installed.
+    """
+    from remit_infra.home import Home
+
+    home = Home.open_to_read(current.home).path
     for found in entry_points(group="remit.offline", name=name):
-        result: dict[str, Any] = found.load()(**arguments)
+        result: dict[str, Any] = found.load()(home=home, **arguments)
         return result
     raise Unavailable(f"no installed distribution offers {name!r} offline: install the platform's services")

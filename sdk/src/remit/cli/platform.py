@@ -163,8 +163,8 @@ def _has_fts5() -> bool:
 def _disk() -> dict[str, Any]:
     place = next(path for path in (current.home.absolute(), *current.home.absolute().parents) if path.exists())
     free = shutil.disk_usage(place).free
-    writable = os.access(place, os.W_OK)
-    found = f"{free // 2**20} MB free at {place}" + ("" if writable else ", not writable")
+    writable = place.is_dir() and os.access(place, os.W_OK)
+    found = f"{free // 2**20} MB free at {place}" + ("" if writable else ", which is no directory to write in")
     return _finding("disk", free > FREE_BYTES_NEEDED and writable, found, "free 512 MB, or choose another --home")
 
 

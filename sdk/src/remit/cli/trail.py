@@ -56,7 +56,7 @@ def show(
 def verify(user: str, /, *, offline: bool = False, as_: As = None, token: Token = None) -> int:
     """Recompute every hash of a trail up to its signed checkpoint; exits 6 when anything disagrees."""
     if offline:
-        report = run_offline("trail-verify", home=current.home, who=user)
+        report = run_offline("trail-verify", who=user)
     else:
         report = as_user(
             as_ or user,
@@ -153,7 +153,7 @@ def _offline_entries(user: str, after: int | None, limit: int | None) -> list[di
     found: list[dict[str, Any]] = []
     while limit is None or len(found) < limit:
         asked = PAGE if limit is None else min(PAGE, limit - len(found))
-        page = run_offline("trail-show", home=current.home, who=user, after=after, limit=asked)
+        page = run_offline("trail-show", who=user, after=after, limit=asked)
         found += page["entries"]
         after = page["next"]
         if after is None:

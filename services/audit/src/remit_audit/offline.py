@@ -25,7 +25,7 @@ from remit_chassis.settings import read_hex_secret
 from remit_contracts.directory import USER_ID_PREFIX
 from remit_contracts.errors import Absent, MalformedIdentifier, Refusal, Tampered
 from remit_contracts.events import Envelope
-from remit_contracts.identity import SYSTEM_USER, is_label, label
+from remit_contracts.identity import PLATFORM_TENANT, SYSTEM_USER, is_label, label
 from remit_contracts.trails import TrailPage, TrailVerified
 
 NOTES: Final = (
@@ -41,8 +41,8 @@ class StoppedHome:
     def __init__(self, home: Path) -> None:
         self.stores = home / "store"
         self.ledgers = home / "ledger"
-        if not (self.ledgers.is_dir() and (home / "public").is_dir()):
-            raise Absent(f"{home} is no Remit home: it has no ledger and no public keys")
+        if not (home / "home.json").exists():  # whatever else is gone is missed, and never makes it less of a home
+            raise Absent(f"{home} is no Remit home: it has no home.json")
         try:
             self.ledger_key = read_hex_secret(home / "public" / "ledger.pub")
             self.permits = PermitVerifier(read_hex_secret(home / "public" / "permit.pub"))
@@ -55,7 +55,19 @@ class StoppedHome:
         """Tenants that have a ledger or a store, or are known otherwise."""
         found = {path.stem for path in [*self.ledgers.glob("*.sqlite"), *self.stores.glob("*/*.sqlite")]}
         found |= {path.stem for path in self.ledgers.glob("*.checkpoint")}
+        if self.lacks_ledgers:
+            found.add(PLATFORM_TENANT)  # somebody must be there to miss them
         return sorted(filter(is_label, found | self.known.keys()))
+
+    @property
+    def lacks_ledgers(self) -> bool:
+        """The directory that the making of a home puts there is gone: `no_ledgers` says so."""
+        return not self.ledgers.is_dir()
+
+    @property
+    def no_ledgers(self) -> str:
+        """In words, with the way out."""
+        return f"the directory {self.ledgers} is gone: restore it from a backup"
 
     def ledger(self, tenant: str) -> LedgerReader:
         """A tenant's ledger; raises Absent or Tampered."""
@@ -121,6 +133,8 @@ def audit_check(home: Path) -> dict[str, Any]:
 
 def _check(files: StoppedHome, tenant: str) -> TenantCheck:
     check = TenantCheck(tenant)
+    if files.lacks_ledgers:
+        check.add([Finding("ledger", "file.damaged", files.no_ledgers)])
     _check_copies(files, check)
     _check_vault(files.vault, check)
     return check
@@ -189,7 +203,7 @@ def _trail_of(files: StoppedHome, who: str) -> tuple[str, LedgerReader, str]:
     tenant, slash, name = who.partition("/")
     if not slash:
         raise MalformedIdentifier(kind="user (TENANT/HANDLE or TENANT/USER_ID)", value=who)
-    reader = files.ledger(label(tenant, kind="tenant"))
+    reader = _ledger_of(files, label(tenant, kind="tenant"))
     label(name, kind="handle or user id")
     if name.startswith(USER_ID_PREFIX) or name == SYSTEM_USER:
         return tenant, reader, name
@@ -203,6 +217,19 @@ def _trail_of(files: StoppedHome, who: str) -> tuple[str, LedgerReader, str]:
     if unreadable:
         raise Tampered(f"{unreadable} registrations of {tenant} do not open, so {name} was not found: name the user id")
     raise Absent(f"{tenant} has nobody with the handle {name}")
+
+
+def _ledger_of(files: StoppedHome, tenant: str) -> LedgerReader:
+    """Raises Absent for a tenant that nothing here tells of; a ledger that others tell of is missed: Tampered."""
+    try:
+        return files.ledger(tenant)
+    except Absent:
+        if files.lacks_ledgers:
+            raise Tampered(files.no_ledgers) from None
+        if tenant in files.tenants():
+            gone = files.ledgers / f"{tenant}.sqlite"
+            raise Tampered(f"the ledger {gone} is gone: restore it from a backup") from None
+        raise
 
 
 def _registrations(files: StoppedHome, reader: LedgerReader) -> Iterator[Envelope]:
