@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import base64
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +97,65 @@ def test_no_number_of_the_event_can_be_changed(reader: LedgerReader, field: str,
     altered = bundle(reader)
     altered["event"][field] = value
     with pytest.raises(verify_proof.NotProved):
+        verify_proof.verify(altered, PUBLIC)
+
+
+def spelled(bundle: dict[str, Any], *place: Any) -> Any:
+    """What stands at that place of the bundle."""
+    for name in place:
+        bundle = bundle[name]
+    return bundle
+
+
+@pytest.mark.parametrize(
+    ("place", "spell"),
+    [
+        *((("event", field), spell) for field in ("notification_id", "originator_version") for spell in (float, str)),
+        *((("event", "originator_version"), lambda number, by=by: number + by) for by in (0.5, 1e-9)),
+        *(((name,), float) for name in ("index", "size")),
+        *(
+            (place, spell)
+            for place in (("event", "prev_hash"), ("event", "hash"), ("proof", 0))
+            for spell in (
+                str.upper,
+                lambda text: f" {text}",
+                lambda text: f"{text[:2]} {text[2:]}",
+                lambda text: f"{text}\n",
+            )
+        ),
+        (("proof", 0), lambda text: text + "00"),
+        (("event", "state"), lambda text: f"{text}\n"),
+    ],
+)
+def test_a_number_or_digest_in_another_form_proves_nothing(
+    reader: LedgerReader, place: tuple[Any, ...], spell: Any
+) -> None:
+    altered = bundle(reader, 7)
+    before = spelled(altered, *place)
+    spelled(altered, *place[:-1])[place[-1]] = spell(before)
+    assert spelled(altered, *place) != before or type(spelled(altered, *place)) is not type(before)
+    with pytest.raises((verify_proof.NotProved, ValueError)):
+        verify_proof.verify(altered, PUBLIC)
+
+
+@pytest.mark.parametrize("name", ["notification_id", "originator_version"])
+def test_true_is_no_number(reader: LedgerReader, name: str) -> None:
+    altered = bundle(reader, 0)
+    assert altered["event"][name] == 1
+    altered["event"][name] = True
+    with pytest.raises(verify_proof.NotProved, match=f"{name} is no whole number"):
+        verify_proof.verify(altered, PUBLIC)
+
+
+def test_bits_that_base64_leaves_over_must_be_unset(reader: LedgerReader) -> None:
+    altered = next(b for index in range(21) if (b := bundle(reader, index))["event"]["state"].endswith("="))
+    padded = altered["event"]["state"]
+    last = padded.rstrip("=")[-1]
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    same = padded.rstrip("=")[:-1] + alphabet[alphabet.index(last) + 1]
+    altered["event"]["state"] = same + "=" * (len(padded) - len(same))
+    assert base64.b64decode(altered["event"]["state"]) == base64.b64decode(padded)
+    with pytest.raises(verify_proof.NotProved, match="state is not the base64"):
         verify_proof.verify(altered, PUBLIC)
 
 

@@ -10,6 +10,7 @@ root (a C2SP signed note). Exit code 0: proved. 6: not proved. 2: the files are 
 
 import base64
 import json
+import re
 import sys
 from hashlib import sha256
 from typing import Any
@@ -24,19 +25,41 @@ class NotProved(Exception):
     """The bundle does not prove its event."""
 
 
+def whole(number: Any, name: str) -> int:
+    """The number as it stands: `1.5` and `true` would be encoded as 1, and so pass for another event's."""
+    if type(number) is not int:
+        raise NotProved(f"{name} is no whole number: {number!r}")
+    return number
+
+
+def digest(text: Any, name: str) -> bytes:
+    """32 bytes in their one form: 64 lower-case hex digits."""
+    if not (isinstance(text, str) and re.fullmatch("[0-9a-f]{64}", text)):
+        raise NotProved(f"{name} is no SHA-256 in 64 lower-case hex digits: {text!r}")
+    return bytes.fromhex(text)
+
+
+def from_base64(text: Any, name: str) -> bytes:
+    """Bytes in their one form: padded, and with no bit set that the padding leaves over."""
+    raw = base64.b64decode(text, validate=True)
+    if base64.b64encode(raw).decode() != text:
+        raise NotProved(f"{name} is not the base64 of its bytes")
+    return raw
+
+
 def event_encoding(event: dict[str, Any]) -> bytes:
     """The canonical bytes of an event: a tag, then every field preceded by its length in 4 bytes, big-endian."""
     fields = [
         event["service"].encode(),
         event["tenant"].encode(),
         event["user"].encode(),
-        b"%d" % event["notification_id"],
+        b"%d" % whole(event["notification_id"], "notification_id"),
         event["originator_id"].encode(),
-        b"%d" % event["originator_version"],
+        b"%d" % whole(event["originator_version"], "originator_version"),
         event["topic"].encode(),
         event["recorded_at"].encode(),
-        base64.b64decode(event["state"], validate=True),
-        bytes.fromhex(event["prev_hash"]),
+        from_base64(event["state"], "state"),
+        digest(event["prev_hash"], "prev_hash"),
     ]
     return b"remit-event-v1\n" + b"".join(len(field).to_bytes(4, "big") + field for field in fields)
 
@@ -80,7 +103,7 @@ def verify(bundle: dict[str, Any], public_key: bytes) -> str:
     """Return one sentence on what is proved; raise NotProved. `public_key` is the 32 bytes to trust."""
     if bundle["format"] != FORMAT:
         raise NotProved(f"the bundle's format is {bundle['format']!r}, this program checks {FORMAT}")
-    event, index, size = bundle["event"], bundle["index"], bundle["size"]
+    event, index, size = bundle["event"], whole(bundle["index"], "index"), whole(bundle["size"], "size")
     encoding = event_encoding(event)
     if sha256(encoding).hexdigest() != event["hash"]:
         raise NotProved("the event's hash does not match its fields")
@@ -90,7 +113,7 @@ def verify(bundle: dict[str, Any], public_key: bytes) -> str:
         raise NotProved("the checkpoint's signature does not verify with this key") from None
     if signed_size != size or not 0 <= index < size:
         raise NotProved(f"entry {index} of {size} is not under a checkpoint of {signed_size} entries")
-    path = [bytes.fromhex(sibling) for sibling in bundle["proof"]]
+    path = [digest(sibling, "proof") for sibling in bundle["proof"]]
     if root_from_path(sha256(b"\x00" + encoding).digest(), index, size, path) != signed_root:
         raise NotProved("the event is not in the tree that the checkpoint signs")
     return f"proved: {event['topic']} of {event['user']} is entry {index} of {size} in the ledger of {event['tenant']}"
