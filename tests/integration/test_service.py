@@ -7,6 +7,9 @@ from datetime import UTC, datetime
 import orjson
 import pytest
 
+from remit_chassis import direct
+from remit_chassis.doorman import Bounds
+from remit_chassis.endpoints import Endpoint
 from remit_chassis.service import Service
 from remit_chassis.settings import ServiceSettings
 from remit_contracts import subjects
@@ -175,6 +178,39 @@ async def test_a_user_cannot_have_a_hot_rpc_answered_into_a_user_inbox(open_bus)
             while not seen:
                 await asyncio.sleep(0.01)
     assert seen == [Caller("acme", "u-1")]
+
+
+async def test_a_user_over_the_bound_of_commands_at_a_time_is_refused_and_others_are_answered(open_bus):
+    most = Bounds().of_one_user
+    async with running(open_bus) as (service, _), a_users_client(open_bus) as nc:
+        let_go = asyncio.Event()
+
+        async def wait(payload, caller):
+            await let_go.wait()
+            return payload
+
+        door = service._doorman.door(Endpoint("cmd", "audit", "wait", wait))
+        await direct.subscribe(service.nc, subjects.any_request("cmd", "audit", "wait"), door)
+        await service.nc.flush()
+        answers = await nc.subscribe("_INBOX.acme.u-1.s-1.*")
+        for number in range(most + 3):
+            reply = f"_INBOX.acme.u-1.s-1.{number}"
+            await nc.publish(subjects.command("acme", "u-1", "audit", "wait"), b"{}", reply=reply)
+        for number in range(most, most + 3):
+            refused = await answers.next_msg(5)
+            assert refused.subject == f"_INBOX.acme.u-1.s-1.{number}"
+            assert orjson.loads(refused.data)["error"]["code"] == "overloaded.requests"
+        other = await ask(
+            nc, subjects.command("acme", "u-2", "audit", "echo"), b'{"text": "hi"}', reply="_INBOX.acme.u-2.s-1.x"
+        )
+        assert other["text"] == "hi"
+        # One user's bound is one for all verbs of the service.
+        refused = await ask(
+            nc, subjects.command("acme", "u-1", "audit", "echo"), b'{"text": "hi"}', reply="_INBOX.acme.u-1.s-2.x"
+        )
+        assert refused["error"]["code"] == "overloaded.requests"
+        let_go.set()
+        assert [(await answers.next_msg(5)).data for _ in range(most)] == [b"{}"] * most
 
 
 async def test_health_is_a_write_that_succeeded(open_bus):

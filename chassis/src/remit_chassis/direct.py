@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nats.aio.msg import Msg
     from nats.aio.subscription import Subscription
 
-Handle = Callable[["Msg"], None]
+Handle = Callable[["Msg"], object]
 """Must be quick and must not block: nothing else is read from the connection meanwhile."""
 
 

@@ -1,6 +1,7 @@
 """What a service answers, and the one pipeline through which every request goes: guard, decode, handler, answer.
 
-Cold requests are routed by FastStream, hot ones by a bare subscription; both end in `Endpoint.serve`.
+Users' commands come through the doorman, services' cold requests by FastStream, hot ones by a bare subscription; all
+end in `Endpoint.serve`.
 """
 
 from __future__ import annotations
@@ -102,13 +103,17 @@ class Endpoint:
         metrics.answered(self.kind, self.verb, outcome, time.perf_counter() - began)
 
     async def _refuse_unadmitted(self, refusal: Refusal, subject: str, reply: str, publish: Publish) -> None:
-        """A foreign reply is never answered: the refusal goes to the sender's own `live.refusal`, as the subject
-        proves them."""
         structlog.get_logger().warning("request.refused", subject=subject[:200], code=refusal.refusal_code)
-        answer = orjson.dumps(refusal.as_dict())
-        tokens = subject.split(".")
-        named = len(tokens) > 2 and is_label(tokens[1]) and is_label(tokens[2])
-        if not isinstance(refusal, (ForeignReply, MalformedSubject)):
-            await publish(reply, answer)
-        elif named and self.kind == "cmd":
-            await publish(subjects.live(tokens[1], tokens[2], "refusal"), answer)
+        goes_to = where_to_refuse(refusal, subject, reply, self.kind)
+        if goes_to is not None:
+            await publish(goes_to, orjson.dumps(refusal.as_dict()))
+
+
+def where_to_refuse(refusal: Refusal, subject: str, reply: str, kind: str) -> str | None:
+    """Where what the guard refused may be told: a foreign reply never hears it, so that the sender's own
+    `live.refusal` does, as the subject proves them; None when it proves nobody."""
+    if not isinstance(refusal, (ForeignReply, MalformedSubject)):
+        return reply
+    tokens = subject.split(".")
+    named = len(tokens) > 2 and is_label(tokens[1]) and is_label(tokens[2])
+    return subjects.live(tokens[1], tokens[2], "refusal") if named and kind == "cmd" else None

@@ -24,6 +24,7 @@ import structlog
 from faststream.nats import NatsBroker, NatsNKey  # here, not later: `remit up` imports once and forks
 
 from remit_chassis import direct, logs, operations, readiness, telemetry
+from remit_chassis.doorman import Doorman
 from remit_chassis.endpoints import DEFAULT_MAX_BYTES, Endpoint, Handler, decoding
 from remit_chassis.eventstore.stores import EventStores
 from remit_chassis.keyring import BrokerUserKeys
@@ -38,6 +39,7 @@ from remit_contracts.operations import Check, Health
 if TYPE_CHECKING:
     from nats.aio.client import Client
     from nats.aio.msg import Msg
+    from nats.aio.subscription import Subscription
     from pydantic import BaseModel
 
     from remit_chassis.keyring import UserKeys
@@ -75,6 +77,8 @@ class Service:
         self._on_ready: list[Hook] = []
         self._on_stop: list[Hook] = []
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._doorman = Doorman(self._serve, self._publish, self.metrics)
+        self._doors: list[Subscription] = []
         self._broker: NatsBroker | None = None
         self._requester: Requester | None = None
         self._stopping = asyncio.Event()
@@ -218,7 +222,7 @@ class Service:
         broker = self._broker = self._make_broker()
         operations.register(self)
         for endpoint in self._endpoints:
-            if not endpoint.hot:
+            if endpoint.kind == "rpc" and not endpoint.hot:
                 self._route(broker, endpoint)
         await broker.connect()
         self._requester = Requester(self.nc, self.inbox)
@@ -231,9 +235,13 @@ class Service:
         for hook in self._on_start:
             await hook()
         await broker.start()
+        self.spawn(self._doorman.run())
         for endpoint in self._endpoints:
             if endpoint.hot:
                 await direct.subscribe(self.nc, endpoint.subject, partial(self._serve, endpoint), queue=self.name)
+            elif endpoint.kind == "cmd":
+                door = self._doorman.door(endpoint)
+                self._doors.append(await direct.subscribe(self.nc, endpoint.subject, door, queue=self.name))
         if self.settings.metrics_port:
             self.metrics.listen(self.settings.metrics_port)
 
@@ -243,12 +251,16 @@ class Service:
         if self._broker:
             for subscriber in self._broker.subscribers:
                 await subscriber.stop()
+        for door in self._doors:
+            if not self.nc.is_closed:
+                await door.unsubscribe()
         serving = [task for task in self._tasks if task.get_name() == "serve"]
         if serving:
             await asyncio.wait(serving, timeout=deadline)
         for hook in reversed(self._on_stop):
             await hook()
         await self._end_tasks(deadline)
+        self._doorman.close()
         if hasattr(self, "stores"):
             await self.stores.close()
         if self._requester:
@@ -325,9 +337,10 @@ class Service:
         async def handle(message: Msg) -> None:
             self._serve(endpoint, message)
 
-    def _serve(self, endpoint: Endpoint, message: Msg) -> None:
+    def _serve(self, endpoint: Endpoint, message: Msg) -> asyncio.Task[None]:
         task = self.spawn(endpoint.serve(message, self._publish, self.metrics, self.stores.confirmed))
         task.set_name("serve")
+        return task
 
     async def _publish(self, subject: str, payload: bytes) -> None:
         await self.nc.publish(subject, payload)
