@@ -17,6 +17,7 @@ from uuid import uuid4
 import orjson
 import pytest
 from fixtures_nats import Bus, seen_by_server
+from full_disk import full_disk
 from nacl.public import Box, PrivateKey, PublicKey, SealedBox
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -355,3 +356,23 @@ async def test_a_permit_used_before_a_crash_is_refused_after_it_and_nothing_else
     finally:
         await broker.end(signal.SIGTERM)
     assert broker.child.returncode == 0
+
+
+async def test_a_connection_that_a_full_disk_refuses_is_unavailable_and_added_later(around: Around) -> None:
+    async with running(around.bus) as service:
+        vault = around.bus.home.path / "vault"
+        assert "error" not in await around.add("first")
+        store = around.bus.home.path / "store" / "credential-broker" / "acme.sqlite-wal"
+        log = vault / "vault.sqlite-wal"
+        number = 0
+        while log.stat().st_size <= 2 * store.stat().st_size:  # so that the vault is what has no room
+            number += 1
+            service.user_keys._vault.put_secret("acme", "u-9", "filler", os.urandom(50_000))
+        assert number < 50
+        with full_disk(log.stat().st_size):
+            refused = (await around.add("second"))["error"]
+        assert (refused["code"], "vault.sqlite cannot be read or written now" in refused["reason"]) == (
+            "unavailable",
+            True,
+        )
+        assert (await around.add("second"))["status"] == "active"

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import RLock
@@ -18,11 +19,13 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from remit_contracts.errors import Absent, Tampered
+from remit_chassis.sqlitefaults import BUSY_OR_BROKEN_DISK, primary_code
+from remit_contracts.errors import Absent, Tampered, Unavailable
 from remit_contracts.identity import data_key_scope, label
 
 KEY_BYTES: Final = 32
 _NONCE_BYTES = 12
+_MACHINE: Final = BUSY_OR_BROKEN_DISK | {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS tenant_keys (
     tenant TEXT PRIMARY KEY, sealed BLOB NOT NULL, created_at TEXT NOT NULL) WITHOUT ROWID;
@@ -38,17 +41,22 @@ CREATE TABLE IF NOT EXISTS secrets (
 def load_or_create_master_key(path: Path) -> bytes:
     """The 32-byte key in a file of 64 hex digits, made with mode 0600 when there is none.
 
-    Raises ValueError, naming the file and the way out, when others can read the file or it holds no such key.
+    Raises ValueError, naming the file and the way out, when others can read the file or it holds no such key, and
+    OSError when none can be made: then nothing is left of it.
     """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         return load_master_key(path)
     key = os.urandom(KEY_BYTES)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(key.hex() + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(key.hex() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as fault:
+        path.unlink()  # half a key would be taken for one that was damaged
+        raise OSError(fault.errno, fault.strerror, str(path)) from fault
     return key
 
 
@@ -77,8 +85,9 @@ def parse_master_key(text: str) -> bytes:
 class VaultFile:
     """The vault in one SQLite file (mode 0600). Blocks; safe to call from several threads. Durable on return.
 
-    `read_only` makes no key and changes nothing: what is missing is Absent. A wrong master key, or a row that was
-    altered or moved, is Tampered.
+    A wrong master key, or a row that was altered or moved, is Tampered; a disk that is full or fails is Unavailable: what
+    was asked may be asked again. `read_only` makes no key and changes nothing: what is missing is Absent, and what
+    SQLite says of the file is raised as it is.
     """
 
     def __init__(
@@ -89,6 +98,7 @@ class VaultFile:
         read_only: bool = False,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        self._path = path
         self._master = master_key
         self._read_only = read_only
         self._clock = clock
@@ -103,6 +113,14 @@ class VaultFile:
             isolation_level=None,
         )
         if not read_only:
+            try:
+                self._prepare()
+            except Unavailable:
+                self._database.close()
+                raise
+
+    def _prepare(self) -> None:
+        with self._alone():
             # A key that is used before it is on disk could be lost, and with it everything sealed under it.
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=FULL")
@@ -112,7 +130,7 @@ class VaultFile:
     def user_key(self, tenant: str, user: str) -> bytes:
         """The user's data key (32 bytes), made at first use; raises Absent("absent.erased") once it was destroyed."""
         scope = data_key_scope(tenant, user)
-        with self._lock:
+        with self._alone():
             query = "SELECT sealed FROM user_keys WHERE tenant = ? AND user_id = ?"
             row = self._database.execute(query, (tenant, user)).fetchone()
             if row is None:
@@ -130,7 +148,7 @@ class VaultFile:
         underneath, its snapshots or a backup keep is out of reach from here.
         """
         data_key_scope(tenant, user)
-        with self._lock:
+        with self._alone():
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 changed = self._database.execute(
@@ -141,7 +159,8 @@ class VaultFile:
                 self._database.execute("DELETE FROM secrets WHERE tenant = ? AND owner = ?", (tenant, user))
                 self._database.execute("COMMIT")
             except BaseException:
-                self._database.execute("ROLLBACK")
+                if self._database.in_transaction:  # a full disk ends it by itself
+                    self._database.execute("ROLLBACK")
                 raise
             self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             return changed > 0
@@ -149,7 +168,7 @@ class VaultFile:
     def put_secret(self, tenant: str, owner: str, name: str, secret: bytes) -> None:
         """Keep a secret under the owner's key, replacing one of that name; the owner `system` is the tenant itself."""
         sealed = _seal(self.user_key(tenant, owner), secret, b"secret", _secret_scope(tenant, owner, name))
-        with self._lock:
+        with self._alone():
             self._database.execute(
                 "INSERT OR REPLACE INTO secrets VALUES (?, ?, ?, ?, ?)", (tenant, owner, name, sealed, self._now())
             )
@@ -157,7 +176,7 @@ class VaultFile:
     def get_secret(self, tenant: str, owner: str, name: str) -> bytes:
         """The secret; raises Absent when there is none."""
         scope = _secret_scope(tenant, owner, name)
-        with self._lock:
+        with self._alone():
             row = self._database.execute(
                 "SELECT sealed FROM secrets WHERE tenant = ? AND owner = ? AND name = ?", (tenant, owner, name)
             ).fetchone()
@@ -167,7 +186,7 @@ class VaultFile:
 
     def delete_secret(self, tenant: str, owner: str, name: str) -> bool:
         """Delete the secret and overwrite its bytes; False when there was none."""
-        with self._lock:
+        with self._alone():
             deleted = self._database.execute(
                 "DELETE FROM secrets WHERE tenant = ? AND owner = ? AND name = ?", (tenant, owner, name)
             ).rowcount
@@ -176,13 +195,24 @@ class VaultFile:
 
     def tenants(self) -> list[str]:
         """Tenants that have a key, in order: one is made before a tenant's first event or secret is kept."""
-        with self._lock:
+        with self._alone():
             return [str(row[0]) for row in self._database.execute("SELECT tenant FROM tenant_keys ORDER BY tenant")]
 
     def close(self) -> None:
         """Let go of the file."""
         with self._lock:
             self._database.close()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One thread at a time, which learns of the machine's faults as Unavailable."""
+        with self._lock:
+            try:
+                yield
+            except sqlite3.Error as fault:
+                if self._read_only or primary_code(fault) not in _MACHINE:
+                    raise
+                raise Unavailable(f"the vault {self._path} cannot be read or written now: {fault}") from fault
 
     def _tenant_key(self, tenant: str) -> bytes:
         query = "SELECT sealed FROM tenant_keys WHERE tenant = ?"

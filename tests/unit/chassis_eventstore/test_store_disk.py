@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from eventsourcing.persistence import OperationalError
+from full_disk import full_disk
 from unit.chassis_eventstore.documents import Document, open_store
 from unit.chassis_eventstore.held_stores import SlowKeys, held, until, whole
 
@@ -32,17 +30,6 @@ async def test_a_failing_database_is_unavailable_until_a_probe_succeeds(tmp_path
         assert store.fault is None
         assert await store.save(Document(text="two"), user="u-1") == 2
         await whole(store, 2)
-
-
-@contextmanager
-def full_disk(limit_bytes: int) -> Iterator[None]:
-    """No file may grow beyond `limit_bytes`: writes fail for real, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 async def test_a_full_disk_refuses_saves_and_loses_nothing(tmp_path: Path) -> None:

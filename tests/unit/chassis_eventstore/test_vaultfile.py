@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from full_disk import full_disk
 
 from remit_chassis.vaultfile import VaultFile, load_master_key, load_or_create_master_key
-from remit_contracts.errors import Absent, MalformedIdentifier, Tampered
+from remit_contracts.errors import Absent, MalformedIdentifier, Tampered, Unavailable
 
 MASTER = bytes(range(32))
 
@@ -172,6 +173,52 @@ def test_a_secret_that_was_moved_is_tampered(path: Path, vault: VaultFile, colum
     (place,) = execute(path, "SELECT tenant, owner, name FROM secrets")
     with pytest.raises(Tampered):
         vault.get_secret(*map(str, place))
+
+
+# -- a full disk ------------------------------------------------------------------------------------------------------
+
+
+def log_bytes(path: Path) -> int:
+    """Size of the vault's write-ahead log."""
+    return path.with_name(f"{path.name}-wal").stat().st_size
+
+
+def test_on_a_full_disk_whatever_writes_is_unavailable_in_words_and_what_was_kept_is_read(
+    path: Path, vault: VaultFile
+) -> None:
+    key = vault.user_key("acme", "u-1")
+    vault.put_secret("acme", "u-1", "weather", b"token")
+    with full_disk(log_bytes(path)):
+        for write in (
+            lambda: vault.put_secret("acme", "u-1", "desk", b"another"),
+            lambda: vault.user_key("acme", "u-2"),
+            lambda: vault.user_key("globex", "u-1"),
+            lambda: vault.delete_secret("acme", "u-1", "weather"),
+            lambda: vault.destroy_user_key("acme", "u-1"),
+        ):
+            with pytest.raises(Unavailable, match=f"the vault {path} cannot be read or written now"):
+                write()
+        assert vault.get_secret("acme", "u-1", "weather") == b"token"
+        assert vault.user_key("acme", "u-1") == key
+    vault.put_secret("acme", "u-1", "desk", b"another")
+    assert vault.get_secret("acme", "u-1", "desk") == b"another"
+
+
+def test_a_vault_that_cannot_be_made_on_a_full_disk_is_unavailable_and_made_later(tmp_path: Path) -> None:
+    with full_disk(1024), pytest.raises(Unavailable, match=r"vault\.sqlite cannot be read or written now"):
+        VaultFile(tmp_path / "vault.sqlite", MASTER)
+    made = VaultFile(tmp_path / "vault.sqlite", MASTER)
+    assert made.tenants() == []
+    made.close()
+
+
+def test_a_master_key_that_a_full_disk_refuses_leaves_no_file_and_is_made_later(tmp_path: Path) -> None:
+    path = tmp_path / "master.key"
+    with full_disk(10), pytest.raises(OSError, match="File too large") as fault:
+        load_or_create_master_key(path)
+    assert fault.value.filename == str(path)
+    assert not path.exists()
+    assert load_or_create_master_key(path) == load_master_key(path)
 
 
 # -- the file and the master key --------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from full_disk import full_disk
 from nacl.public import PrivateKey
 from nacl.signing import SigningKey
 
@@ -102,6 +103,13 @@ def test_a_directory_of_something_else_is_left_alone(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["letters"]
     with pytest.raises(HomeRefused, match="is no Remit home"):
         Home.open(tmp_path)
+
+
+def test_a_home_that_a_full_disk_refuses_names_the_file_and_is_finished_later(tmp_path: Path) -> None:
+    with full_disk(0), pytest.raises(OSError, match="File too large") as fault:
+        Home.create(tmp_path / "home")
+    assert str(fault.value.filename).startswith(f"{tmp_path}/home/secrets/")
+    assert Home.open(Home.create(tmp_path / "home").path).marker.exists()
 
 
 def test_a_file_is_no_home(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from eventsourcing.sqlite import (
 )
 
 from remit_chassis.eventstore.chain import Chain, Head, Outcome, Save, instant, link, row_of
+from remit_chassis.sqlitefaults import primary_code
 from remit_contracts.events import Envelope
 from remit_contracts.identity import SYSTEM_USER
 
@@ -265,8 +266,7 @@ def is_damaged(fault: PersistenceError) -> bool:
     cause = fault.__cause__
     if not isinstance(cause, sqlite3.Error):
         return False
-    code = getattr(cause, "sqlite_errorcode", 0) & 0xFF  # the primary code; there is none from this module itself
-    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "no such table" in str(cause)
+    return primary_code(cause) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "no such table" in str(cause)
 
 
 @lru_cache(maxsize=512)

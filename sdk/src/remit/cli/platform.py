@@ -8,6 +8,8 @@ import shutil
 import sqlite3
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +40,12 @@ def up(*, demo: bool = False, nats_port: Port = None) -> int:
     from remit_infra.supervisor import Ports, Supervisor
 
     began = time.perf_counter()
-    home = Home.create(current.home)
-    if demo:
-        from remit.demo_data import install
+    with _naming_the_home():
+        home = Home.create(current.home)
+        if demo:
+            from remit.demo_data import install
 
-        install(home.path)
+            install(home.path)
 
     def progress(name: str, state: str) -> None:
         if (name, state) == ("remit", "ready"):
@@ -57,7 +60,8 @@ def up(*, demo: bool = False, nats_port: Port = None) -> int:
         say(health.WAY_OUT)
 
     supervisor = Supervisor(home, ports=Ports(nats=nats_port), progress=progress, warn=warn)
-    return supervisor.run(seed=_seed if demo else None)
+    with _naming_the_home():
+        return supervisor.run(seed=_seed if demo else None)
 
 
 def down() -> int:
@@ -106,6 +110,19 @@ def doctor() -> int:
     if not all(finding["ok"] for finding in stores):
         return Tampered("").exit_code
     return 0 if all(finding["ok"] for finding in findings) else 1
+
+
+@contextmanager
+def _naming_the_home() -> Iterator[None]:
+    """What a full disk refuses to an open file, or to SQLite, names no file: then say at least where it is."""
+    try:
+        yield
+    except OSError as fault:
+        if fault.filename is None:
+            fault.filename = str(current.home.absolute())
+        raise
+    except sqlite3.Error as fault:
+        raise RemitError(f"{current.home.absolute()}: {fault}") from fault
 
 
 def _seed(running: dict[str, Any]) -> int | None:

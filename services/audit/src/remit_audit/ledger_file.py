@@ -20,6 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, TypeVar
 
+from remit_chassis.sqlitefaults import BUSY_OR_BROKEN_DISK, primary_code
 from remit_contracts.errors import Absent, Refusal, Tampered, Unavailable
 from remit_contracts.events import Envelope
 
@@ -46,15 +47,10 @@ TABLES: Final = {
 """Name -> the statement that made it, which is compared with what the file says."""
 
 
-_BUSY_OR_BROKEN_DISK: Final = frozenset(
-    {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
-)
-
-
 def refusal_of(fault: Exception, path: Path) -> Refusal:
     """Unavailable when the machine is to blame for what SQLite says (a full disk, a lock); Tampered: the file."""
-    code = getattr(fault, "sqlite_errorcode", 0) & 0xFF
-    if code in _BUSY_OR_BROKEN_DISK or isinstance(fault, sqlite3.ProgrammingError):  # the latter of a closed connection
+    closed = isinstance(fault, sqlite3.ProgrammingError)
+    if closed or primary_code(fault) in BUSY_OR_BROKEN_DISK:
         return Unavailable(f"{path.name} cannot be read or written now: {fault}")
     return Tampered(f"{path.name} is damaged: {fault}", code="tampered.file")
 

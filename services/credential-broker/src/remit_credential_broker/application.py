@@ -97,7 +97,7 @@ class Connections:
         return self._inbound.public_key
 
     async def add(self, command: messages.AddConnection, caller: Caller) -> messages.ConnectionShown:
-        """Raises Denied, ConnectionTaken, or MalformedCommand for a secret that does not open or fit."""
+        """Raises Denied, ConnectionTaken, MalformedCommand for a secret that does not open or fit, or Unavailable."""
         secret = self._inbound.open_bearer(command.sealed_secret)
         action, owner = ("connection.share", SYSTEM_USER) if command.shared else ("connection.add", caller.user)
         decision = await self._decide(caller, action, command.name)

@@ -17,7 +17,7 @@ from typing import Final
 from pydantic import SecretStr
 
 from remit_chassis.vaultfile import VaultFile, load_master_key, load_or_create_master_key, parse_master_key
-from remit_contracts.errors import Absent, Refusal, Tampered
+from remit_contracts.errors import Absent, Refusal, Tampered, Unavailable
 from remit_contracts.identity import PLATFORM_TENANT, SYSTEM_USER
 
 CACHE_SECONDS: Final = 60.0
@@ -51,11 +51,20 @@ def master_key(given: SecretStr | None, file: Path, vault_file: Path) -> bytes:
 
 
 def open_vault(path: Path, key: bytes) -> VaultFile:
-    """The vault, after one of its keys was opened with the master key; raises VaultRefused when that fails."""
-    vault = VaultFile(path, key)
+    """The vault, after one of its keys was opened with the master key.
+
+    Raises VaultRefused when that fails, Unavailable when the disk does.
+    """
+    try:
+        vault = VaultFile(path, key)
+    except OSError as fault:
+        raise Unavailable(f"the vault {path} cannot be made: {fault.strerror}") from fault
     try:
         # Made at the first start and never destroyed: whoever opens it has the key that sealed the vault.
         vault.user_key(PLATFORM_TENANT, SYSTEM_USER)
+    except Unavailable:
+        vault.close()
+        raise
     except Tampered:
         vault.close()
         reason = f"{path} does not open with this master key: give it the key that it was made with"
@@ -96,7 +105,7 @@ class Secrets:
             self._kept.popitem(last=False)
 
     async def put(self, tenant: str, owner: str, name: str, secret: bytes) -> None:
-        """Durable on return."""
+        """Durable on return; raises Unavailable when it cannot be kept."""
         await asyncio.to_thread(self._vault.put_secret, tenant, owner, name, secret)
 
     async def destroy(self, tenant: str, owner: str, name: str) -> None:
