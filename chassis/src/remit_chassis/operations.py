@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from remit_chassis.round_trip import taken_in
 from remit_contracts.errors import Unavailable
 from remit_contracts.identity import Caller
 from remit_contracts.messages import Nothing
@@ -44,9 +45,7 @@ def register(service: Service) -> None:
         return "a write was synced to disk"
 
     async def bus_answers() -> str:
-        if not service.nc.is_connected:
-            raise Unavailable("the bus is disconnected")
-        await service.nc.flush(timeout=int(PROBE_SECONDS))
+        await taken_in(service.nc, within_seconds=PROBE_SECONDS)
         return "the bus answered"
 
     service.check("store", store_takes_writes)

@@ -100,6 +100,12 @@ def is_concrete(subject: str) -> bool:
     return all(_TOKEN.fullmatch(token) for token in subject.split("."))
 
 
+def is_filter(subject: str) -> bool:
+    """What may be listened on: concrete tokens, `*`, and `>` as the last one."""
+    *before, last = subject.split(".")
+    return all(t == "*" or _TOKEN.fullmatch(t) for t in (*before, "*" if last == ">" else last))
+
+
 def job(tenant: str, user: str, agent: str) -> str:
     """`remit.{tenant}.{user}.job.{agent}`."""
     return f"{ROOT}.{label(tenant, kind='tenant')}.{label(user, kind='user')}.job.{label(agent, kind='agent')}"

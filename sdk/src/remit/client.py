@@ -12,16 +12,25 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import orjson
 
+from remit.round_trip import taken_in
 from remit.session import Session
 from remit.violations import PermissionViolation, Violations
 from remit_contracts import subjects
-from remit_contracts.errors import NotSignedIn, Unavailable, refusal_from
+from remit_contracts.errors import (
+    MalformedCommand,
+    MalformedSubject,
+    NotSignedIn,
+    PayloadTooLarge,
+    Unavailable,
+    refusal_from,
+)
 
 if TYPE_CHECKING:
     from nats.aio.client import Client as Nats
@@ -42,10 +51,12 @@ PAGE = 200
 
 def connect(url: str, *, token: str, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> Client:
     """A client for `async with`. `url` is `nats://HOST:PORT`, `token` a session token; raises NotSignedIn for
-    another text.
+    another text, and MalformedCommand for another `url`.
 
     `timeout_seconds` bounds each single request, not a whole run.
     """
+    if not isinstance(url, str) or not url.strip():
+        raise MalformedCommand(f"{url!r:.120} is no address of a bus: nats://HOST:PORT")
     return Client(url, token=token, timeout_seconds=timeout_seconds)
 
 
@@ -113,18 +124,22 @@ class Client:
     # -- any subject -----------------------------------------------------------------------------------------------
 
     async def request(self, subject: str, payload: bytes, *, timeout_seconds: float | None = None) -> bytes:
-        """Ask on a subject; raises PermissionViolation, a Refusal of the service, or Unavailable."""
+        """Ask on a subject; raises PermissionViolation, a Refusal of the service, or Unavailable.
+
+        Before anything is sent: MalformedSubject, and PayloadTooLarge for more than the bus takes.
+        """
         from nats import errors
 
+        _require(subjects.is_concrete(subject), subject)
         left = await self._linked(timeout_seconds or self._timeout_seconds)
+        self._require_room(payload)
         with self._violations.watching(subject) as refused:
             asking = asyncio.ensure_future(self.nats.request(subject, payload, timeout=left))
-            both: list[asyncio.Future[Any]] = [asking, refused]
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-            if refused.done():
-                asking.cancel()
-                refused.result()
             try:
+                both: list[asyncio.Future[Any]] = [asking, refused]
+                await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+                if refused.done():
+                    refused.result()
                 answer = (await asking).data
             except errors.NoRespondersError:
                 raise Unavailable(f"nobody answers {subject}: the service is down, or has no such verb") from None
@@ -133,7 +148,10 @@ class Client:
                 raise Unavailable(f"{subject} was not answered in time") from None
             except (errors.Error, OSError) as fault:
                 self._require_admission()
-                raise Unavailable(f"the connection to the bus is lost: {fault or type(fault).__name__}") from None
+                raise _lost(fault) from None
+            finally:
+                if not asking.cancel() and not asking.cancelled():  # nobody waits for that answer any more
+                    asking.exception()
         body = orjson.loads(answer)
         if (
             isinstance(body, dict)
@@ -180,46 +198,61 @@ class Client:
             )
 
     async def subscribe(self, subject: str) -> Subscription:
-        """Listen on a subject; raises PermissionViolation when the server refuses it, or Unavailable."""
+        """Listen on a subject, with wildcards perhaps; raises PermissionViolation when the server refuses it,
+        MalformedSubject, or Unavailable."""
+        _require(subjects.is_filter(subject), subject)
         await self._linked(self._timeout_seconds)
         with self._violations.watching(subject) as refused:
-            subscription = await self.nats.subscribe(subject)
-            await self._settled()
-            if refused.done():
-                refused.result()
+            with _in_our_words():
+                subscription = await self.nats.subscribe(subject)
+            try:
+                await self._settled(refused)
+            except BaseException:  # refused, cut off or cancelled: what nobody reads would gather for ever
+                await _unsubscribe(subscription)
+                raise
         return subscription
 
     async def publish(self, subject: str, payload: bytes, *, reply: str = "") -> None:
-        """Publish without an answer; raises PermissionViolation when the server refuses the subject, or Unavailable."""
+        """Publish without an answer; raises PermissionViolation when the server refuses the subject, MalformedSubject
+        and PayloadTooLarge before anything is sent, or Unavailable."""
+        _require(subjects.is_concrete(subject), subject)
+        _require(not reply or subjects.is_concrete(reply), reply)
         await self._linked(self._timeout_seconds)
+        self._require_room(payload)
         with self._violations.watching(subject) as refused:
-            await self.nats.publish(subject, payload, reply=reply)
-            await self._settled()
-            if refused.done():
-                refused.result()
+            with _in_our_words():
+                await self.nats.publish(subject, payload, reply=reply)
+            await self._settled(refused)
 
-    async def _settled(self) -> None:
-        """Wait until the server's refusal of what was said, if any, has been heard.
+    async def _settled(self, refused: asyncio.Future[None]) -> None:
+        """Wait until the server's refusal of what was said, if any, has been heard, and raise that."""
+        await taken_in(self.nats, within_seconds=self._timeout_seconds)
+        if refused.done():
+            refused.result()
 
-        The library writes a PING past what still waits in its buffer, so the first round trip lets that out, and the
-        second is answered after it.
-        """
-        from nats import errors
-
-        try:
-            await self.nats.flush()
-            await self.nats.flush()
-        except (errors.Error, OSError) as fault:
-            raise Unavailable(f"the connection to the bus is lost: {fault or type(fault).__name__}") from None
+    def _require_room(self, payload: bytes) -> None:
+        """Raises PayloadTooLarge for more than the bus takes in one message."""
+        if len(payload) > self.nats.max_payload:
+            raise PayloadTooLarge(
+                f"the payload has {len(payload)} bytes and the bus takes {self.nats.max_payload} in one message"
+            )
 
     async def command(
         self, service: str, verb: str, payload: dict[str, Any] | None = None, *, timeout_seconds: float | None = None
     ) -> dict[str, Any]:
-        """Send a command as this user and give the answer's JSON object."""
+        """Send a command as this user and give the answer's JSON object.
+
+        Raises MalformedIdentifier for a service or verb that is none, MalformedCommand for what JSON cannot say, and
+        all that `request` raises.
+        """
         caller = self.session.caller
+        try:
+            asked = orjson.dumps(payload or {})
+        except TypeError as fault:  # a whole number of more than 64 bits, too
+            raise MalformedCommand(f"{service}.{verb} cannot be said in JSON: {fault}") from None
         answer = await self.request(
             subjects.command(caller.tenant, caller.user, service, verb),
-            orjson.dumps(payload or {}),
+            asked,
             timeout_seconds=timeout_seconds,
         )
         body: dict[str, Any] = orjson.loads(answer)
@@ -251,9 +284,7 @@ class Client:
                 async for message in self.stream(agent, prompt, idempotency_key=idempotency_key):
                     last = message
         except TimeoutError:
-            raise Unavailable(
-                f"run {last.get('run_id', '')} did not end within {timeout_seconds:g} s; it goes on: remit runs show"
-            ) from None
+            raise not_ended(last.get("run_id"), timeout_seconds) from None
         return await self.show(str(last["run_id"]))
 
     async def stream(
@@ -280,7 +311,7 @@ class Client:
                 if message.get("type") == "end":
                     return
         finally:
-            await subscription.unsubscribe()
+            await _unsubscribe(subscription)
 
     async def show(self, run_id: str) -> dict[str, Any]:
         """One run: status, answer, error, usage, steps."""
@@ -314,6 +345,16 @@ class Client:
                 return
 
 
+def not_ended(run_id: str | None, seconds: float) -> Unavailable:
+    """For a run that was waited for in vain; without an id nobody knows whether it was accepted."""
+    if run_id is None:
+        return Unavailable(
+            f"the run was not accepted within {seconds:g} s, and perhaps never started: `remit runs list` shows it if "
+            "it did"
+        )
+    return Unavailable(f"run {run_id} has not ended after {seconds:g} s; it goes on: `remit runs show {run_id}`")
+
+
 def _next_attempt(servers: list[Server], _info: dict[str, Any]) -> tuple[Server, float]:
     """The server that was tried least, after a pause: longer after each attempt, and never the same for all clients."""
     server = min(servers, key=lambda server: server.reconnects)
@@ -322,15 +363,46 @@ def _next_attempt(servers: list[Server], _info: dict[str, Any]) -> tuple[Server,
 
 
 async def _close(nc: Nats) -> None:
-    """Close, also what the library leaves open when its last flush meets a dead socket: its tasks, and the socket."""
+    """Close, also what the library leaves open when its last flush meets a dead socket, or when closing is cancelled:
+    its tasks, and the socket. It counts as closed by then, so that closing again would do nothing."""
     try:
         await nc.close()
-    except OSError:
+    except BaseException as fault:
         for subscription in nc._subs.values():
             if subscription._wait_for_msgs_task:
                 subscription._wait_for_msgs_task.cancel()
         if nc._transport:
             nc._transport.close()  # type: ignore[no-untyped-call]  # of the library
+        if not isinstance(fault, OSError):
+            raise
+
+
+async def _unsubscribe(subscription: Subscription) -> None:
+    """Listen no more; nothing is left to do when the connection has gone meanwhile."""
+    from nats import errors
+
+    with suppress(errors.Error, OSError):
+        await subscription.unsubscribe()
+
+
+def _require(well_formed: bool, subject: str) -> None:
+    """Raises MalformedSubject: the library would refuse some of these without a word, and send others."""
+    if not well_formed:
+        raise MalformedSubject(f"{subject!r:.120} is no subject: tokens of printable ASCII with a dot between them")
+
+
+def _lost(fault: Exception) -> Unavailable:
+    return Unavailable(f"the connection to the bus is lost: {fault or type(fault).__name__}")
+
+
+@contextmanager
+def _in_our_words() -> Iterator[None]:
+    from nats import errors
+
+    try:
+        yield
+    except (errors.Error, OSError) as fault:
+        raise _lost(fault) from None
 
 
 async def _next(subscription: Subscription, subject: str, *, seconds: float) -> dict[str, Any] | None:

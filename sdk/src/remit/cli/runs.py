@@ -12,8 +12,8 @@ from remit.cli.context import current
 from remit.cli.installation import As, Token, as_user
 from remit.cli.numbers import Seconds
 from remit.cli.output import emit, inert, json_line, out, pairs, refuse, say, styled, table
-from remit.client import Client
-from remit_contracts.errors import Absent, Unavailable, refusal_from
+from remit.client import Client, not_ended
+from remit_contracts.errors import Absent, refusal_from
 
 app = App(name="runs", help="Runs: list, show, cancel, replay.")
 
@@ -32,7 +32,7 @@ def run(agent: str, prompt: str, /, *, as_: As = None, token: Token = None, time
     """
 
     async def watch(client: Client) -> dict[str, Any]:
-        run_id = ""
+        run_id: str | None = None
         try:
             async with asyncio.timeout(timeout):
                 async for message in client.stream(agent, prompt):
@@ -40,8 +40,8 @@ def run(agent: str, prompt: str, /, *, as_: As = None, token: Token = None, time
                     if not current.wants_json:
                         say(_progress(message))
         except TimeoutError:
-            raise Unavailable(f"run {run_id} has not ended after {timeout:g} s; it goes on: remit runs show") from None
-        return await client.show(run_id)
+            raise not_ended(run_id, timeout) from None
+        return await client.show(str(run_id))
 
     view = as_user(as_, token, watch)
     emit(view, lambda: _draw(view))

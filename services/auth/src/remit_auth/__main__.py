@@ -12,8 +12,10 @@ from remit_auth.application import Accounts
 from remit_auth.callout import Callout
 from remit_auth.callout_responder import CalloutResponder
 from remit_auth.cutting import Cutting
+from remit_auth.flood_watch import FloodWatch
 from remit_auth.issuer import DevelopmentIssuer
 from remit_auth.live_connections import LiveConnections
+from remit_auth.message_rates import MessageRates
 from remit_auth.projections import Directory
 from remit_auth.refusal_log import RefusalLog
 from remit_auth.settings import AuthSettings
@@ -21,6 +23,7 @@ from remit_auth.system_account import SystemAccount
 from remit_auth.verifier import Verifier
 from remit_chassis import readiness
 from remit_chassis.nkeys import SignKey, XKey
+from remit_chassis.round_trip import taken_in
 from remit_chassis.service import Service
 from remit_chassis.settings import read_hex_secret
 from remit_contracts.directory import DirectoryNotice
@@ -53,20 +56,23 @@ def build(settings: AuthSettings) -> Service:
     directory = Directory(contradiction)
     log = RefusalLog()
     live = LiveConnections(cap=settings.connections_per_user, monotonic=time.monotonic)
+    rates = MessageRates(per_second=settings.messages_per_second, monotonic=time.monotonic)
 
     async def tell(caller: Caller, refusal: Refusal) -> None:
         await service.publish_live(caller.tenant, caller.user, ("refusal",), encode(refusal.as_dict()))
-        await service.nc.flush()
+        await taken_in(service.nc)
 
     look_again = asyncio.Event()
-    account = SystemAccount(settings, live, look_again)
+    account = SystemAccount(settings, live, rates, look_again)
     cutting = Cutting(live, directory, account, tell, look_again)
+    watch = FloodWatch(account, live, rates, cutting)
     callout = Callout(
         issuer=SignKey.read(settings.callout_issuer_file),
         xkey=XKey.read(settings.callout_xkey_file),
         verifier=Verifier(issuer.public_key),
         directory=directory,
         live=live,
+        rates=rates,
         full=cutting.full,
         clock=service.clock,
         log=log,
@@ -94,6 +100,7 @@ def build(settings: AuthSettings) -> Service:
         await accounts.rebuild(service.stores.tenants())
         await account.open()
         service.spawn(cutting.run())
+        service.spawn(watch.run())
         await responder.open()
 
     async def begin() -> None:

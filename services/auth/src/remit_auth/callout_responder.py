@@ -11,6 +11,7 @@ import structlog
 from remit_auth.callout import Callout
 from remit_auth.refusal_log import RefusalLog
 from remit_chassis.nkeys import BadClaims
+from remit_chassis.round_trip import taken_in
 from remit_contracts import subjects
 from remit_contracts.errors import Unavailable
 
@@ -52,7 +53,7 @@ class CalloutResponder:
             tls=self._settings.nats_tls(),
         )
         await self._nc.subscribe(subjects.AUTH_CALLOUT, queue=QUEUE, cb=self._arrived, pending_msgs_limit=MAX_WAITING)
-        await self._nc.flush()
+        await taken_in(self._nc)
 
     async def close(self) -> None:
         """Stop answering."""

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from remit_auth.live_connections import LiveConnections, Place
+from remit_auth.message_rates import Counted, Listed, MessageRates
 from remit_chassis import direct
+from remit_chassis.round_trip import taken_in
 from remit_contracts import subjects
 from remit_contracts.errors import Unavailable
 from remit_contracts.identity import Caller, is_label
@@ -33,9 +36,13 @@ _GONE = "no such client"
 class SystemAccount:
     """Keeps LiveConnections right from `open` until `close`; `look_again` is set when the line has come back."""
 
-    def __init__(self, settings: AuthSettings, live: LiveConnections, look_again: asyncio.Event) -> None:
+    def __init__(
+        self, settings: AuthSettings, live: LiveConnections, rates: MessageRates, look_again: asyncio.Event
+    ) -> None:
+        """`rates` hears what connections that end have said."""
         self._settings = settings
         self._live = live
+        self._rates = rates
         self._look_again = look_again
         self._nc: Client | None = None
         self._surveying = asyncio.Lock()
@@ -59,7 +66,7 @@ class SystemAccount:
         # One subscription for both, because a client that comes and goes at once must be heard in that order: between
         # two subscriptions none is kept, and a client heard to come after it went would be counted for half a minute.
         await direct.subscribe(self._nc, subjects.CLIENTS_COME_AND_GO, self._come_or_gone)
-        await self._nc.flush()
+        await taken_in(self._nc)
 
     async def close(self) -> None:
         """Hear and ask no more."""
@@ -71,16 +78,27 @@ class SystemAccount:
         async with self._surveying:
             began_at = self._live.begin_survey()
             found: dict[Place, Caller] = {}
-            for server in await self._servers():
-                asked = {"auth": True, "acc": subjects.USERS_ACCOUNT, "limit": MOST_LISTED}
-                listed = (await self._ask(subjects.list_connections(server), asked)).get("data") or {}
-                if listed.get("total", 0) > MOST_LISTED:
-                    raise Unavailable(f"the bus server {server} lists too few of its connections")
-                for row in listed.get("connections") or ():
-                    caller = caller_named(row.get("authorized_user"))
-                    if caller:
-                        found[Place(server, row["cid"])] = caller
+            for listed in (await self.counts()).values():
+                found |= {place: counted.caller for place, counted in listed.counted.items()}
             self._live.surveyed(began_at, found)
+
+    async def counts(self) -> dict[str, Listed]:
+        """By server's id, its users' connections and what each has said; raises Unavailable unless all answered."""
+        return {server: await self._counted(server) for server in await self._servers()}
+
+    async def _counted(self, server: str) -> Listed:
+        asked = {"auth": True, "acc": subjects.USERS_ACCOUNT, "limit": MOST_LISTED}
+        listed = (await self._ask(subjects.list_connections(server), asked)).get("data") or {}
+        if listed.get("total", 0) > MOST_LISTED:
+            raise Unavailable(f"the bus server {server} lists too few of its connections")
+        if "now" not in listed:
+            raise Unavailable(f"the bus server {server} does not list its connections")
+        counted = {
+            Place(server, row["cid"]): Counted(caller, row["in_msgs"])
+            for row in listed.get("connections") or ()
+            if (caller := caller_named(row.get("authorized_user")))
+        }
+        return Listed(datetime.fromisoformat(listed["now"]).timestamp(), counted)
 
     async def kick(self, place: Place) -> None:
         """Cut one connection off, and return once it is gone; raises Unavailable when that is not known."""
@@ -132,11 +150,14 @@ class SystemAccount:
         place = Place(told["server"]["id"], told["client"]["id"])
         if message.subject == subjects.CLIENT_DISCONNECTED:
             self._live.closed(place)
+            if caller := caller_named(told["client"].get("user")):
+                self._rates.ended(place, caller, told["sent"]["msgs"])
         elif message.subject == subjects.CLIENT_CONNECTED and (caller := caller_named(told["client"].get("user"))):
             self._live.opened(place, caller)
 
     async def _away(self) -> None:
         self._live.lost()
+        self._rates.unknown()
 
     async def _back(self) -> None:
         self._look_again.set()
