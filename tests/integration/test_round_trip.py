@@ -62,10 +62,12 @@ async def cancelled_at_every_step(call: Callable[[], Awaitable[Any]]) -> int:
             await asyncio.sleep(0)
             if task.done():
                 break
-        if not task.cancel() and turns > 0:
-            task.exception()
-            return turns
+        ended = not task.cancel()
         await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()
+        if ended:
+            return turns
     raise AssertionError("it never came to its end")
 
 
