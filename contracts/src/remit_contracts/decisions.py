@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from remit_contracts.errors import MalformedCommand
+from remit_contracts.faults import in_words
 from remit_contracts.messages import Answer, Command
 
 ACTIONS: Final = frozenset(
@@ -128,11 +129,9 @@ class DecisionRequest(_Shape):
         try:
             return cls.model_validate_json(payload)
         except ValidationError as invalid:
-            faults = "; ".join(
-                f"{'.'.join(map(str, error['loc'])) or 'payload'}: {error['msg']}"
-                for error in invalid.errors(include_input=False)[:5]
-            )
-            raise MalformedCommand(f"not a decision request (subject, action, resource, context): {faults}") from None
+            raise MalformedCommand(
+                f"not a decision request (subject, action, resource, context): {in_words(invalid)}"
+            ) from None
 
     def to_bytes(self) -> bytes:
         """Compact JSON."""

@@ -12,7 +12,7 @@
     |   +-- Conflict                conflict
     |   +-- Overloaded              overloaded
     |   +-- Unavailable             unavailable
-    |   +-- NotSignedIn             auth.not_signed_in
+    |   +-- NotSignedIn             auth.not_signed_in (and other auth.* codes)
     |   +-- Tampered                tampered
     +-- (anything else is a bug: logged with its traceback, answered as `internal` without one)
 
@@ -82,13 +82,13 @@ class Refusal(RemitError):
 
 
 class MalformedIdentifier(Refusal, ValueError):
-    """A value that is no DNS label where an identifier belongs."""
+    """A value that is no DNS label where an identifier belongs. `expected` says so without the value."""
 
     code = "request.malformed_id"
 
     def __init__(self, *, kind: str, value: object) -> None:
-        shown = repr(value)[:80]
-        super().__init__(f"{shown} is no {kind}: use 1 to 63 of a-z, 0-9 and inner hyphens")
+        self.expected = f"is no {kind}: use 1 to 63 of a-z, 0-9 and inner hyphens"
+        super().__init__(f"{value!r:.80} {self.expected}")
 
 
 class MalformedCommand(Refusal):

@@ -14,6 +14,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from remit_contracts.errors import MalformedCommand
+from remit_contracts.faults import in_words
 
 
 class Command(BaseModel):
@@ -28,7 +29,7 @@ class Command(BaseModel):
         try:
             command = cls.model_validate_json(payload)
         except ValidationError as invalid:
-            raise MalformedCommand(_explain(cls, invalid)) from None
+            raise MalformedCommand(f"{_is_no(cls)}: {in_words(invalid)}") from None
         if twice := _named_twice(payload):
             raise MalformedCommand(f"{_is_no(cls)}: {twice}: named twice in one object")
         return command
@@ -91,11 +92,3 @@ def _named_twice(payload: bytes) -> str:
 
 def _is_no(model: type[BaseModel]) -> str:
     return f"this is no {model.__name__} ({', '.join(model.model_fields) or 'no fields'})"
-
-
-def _explain(model: type[BaseModel], invalid: ValidationError) -> str:
-    faults = "; ".join(
-        f"{'.'.join(map(str, error['loc'])) or 'payload'}: {error['msg']}"
-        for error in invalid.errors(include_input=False)[:5]
-    )
-    return f"{_is_no(model)}: {faults}"

@@ -11,10 +11,11 @@ stored).
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from remit_contracts.identity import Label
 from remit_contracts.messages import Answer, Command
@@ -22,9 +23,28 @@ from remit_contracts.messages import Answer, Command
 MAX_PROMPT_CHARACTERS: Final = 32_000
 MAX_LISTED_RUNS: Final = 500
 
-RunId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+RUN_ID: Final = r"^[0-9a-f]{32}$"
+ONE_LINE: Final = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$"
+
+
+def _run_id(value: str) -> str:
+    if not re.fullmatch(RUN_ID, value):
+        raise ValueError("is no run id: 32 of 0-9 and a-f, as `remit runs list` shows them")
+    return value
+
+
+def _one_line(value: str) -> str:
+    if not re.fullmatch(ONE_LINE, value):
+        raise ValueError("must be one line without control characters")
+    return value
+
+
+RunId = Annotated[str, AfterValidator(_run_id), Field(json_schema_extra={"pattern": RUN_ID})]
 IdempotencyKey = Annotated[
-    str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$")
+    str,
+    StringConstraints(min_length=1, max_length=128),
+    AfterValidator(_one_line),
+    Field(json_schema_extra={"pattern": ONE_LINE}),
 ]
 """Any text of one line: what ends a line or steers a terminal would make two keys look like one."""
 RunStatus = Literal["accepted", "running", "waiting", "completed", "failed", "cancelled"]

@@ -28,6 +28,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from remit_contracts.errors import Absent, Refusal
+from remit_contracts.faults import in_words
 from remit_contracts.identity import Label, is_label
 
 MAX_FILE_BYTES: Final = 256 * 1024
@@ -149,7 +150,8 @@ def parse(content: bytes, *, name: str, file: str) -> AgentDefinition:
     try:
         definition = AgentDefinition.model_validate(said)
     except ValidationError as invalid:
-        raise AgentInvalid(f"{file}: {_explain(invalid)}") from None
+        known = ", ".join(AgentDefinition.model_fields)
+        raise AgentInvalid(f"{file}: {in_words(invalid, whole='the file')} (an agent has: {known})") from None
     if definition.name != name:
         raise AgentInvalid(f"{file}: name is {definition.name!r} and must be the file's name, {name!r}")
     return definition
@@ -162,14 +164,3 @@ def _check_tools(definition: AgentDefinition, tools: Collection[str], file: str)
         raise AgentInvalid(f"{file}: tools: {', '.join(unknown)} is not among the tenant's tools ({there})")
     if unlisted := sorted(used - set(definition.tools)):
         raise AgentInvalid(f"{file}: script: calls {', '.join(unlisted)}, which is not listed under tools")
-
-
-def _explain(invalid: ValidationError) -> str:
-    faults = []
-    for error in invalid.errors(include_input=False, include_url=False)[:5]:
-        where = ".".join(map(str, error["loc"])) or "the file"
-        if error["type"] == "extra_forbidden":
-            faults.append(f"{where}: no such field (known: {', '.join(AgentDefinition.model_fields)})")
-        else:
-            faults.append(f"{where}: {error['msg'].removeprefix('Value error, ')}")
-    return "; ".join(faults)
