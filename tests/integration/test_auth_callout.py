@@ -22,6 +22,7 @@ from remit_auth.callout_responder import CalloutResponder
 from remit_auth.cutting import Cutting
 from remit_auth.issuer import DevelopmentIssuer
 from remit_auth.live_connections import LiveConnections, Place
+from remit_auth.message_rates import MessageRates
 from remit_auth.refusal_log import RefusalLog
 from remit_auth.settings import AuthSettings
 from remit_auth.system_account import SystemAccount
@@ -43,8 +44,9 @@ class Door:
         settings = AuthSettings(home=bus.home.path, nats_url=bus.url)
         log = RefusalLog()
         live = LiveConnections(cap=8, monotonic=time.monotonic)
+        rates = MessageRates(per_second=settings.messages_per_second, monotonic=time.monotonic)
         look_again = asyncio.Event()
-        self.account = SystemAccount(settings, live, look_again)
+        self.account = SystemAccount(settings, live, rates, look_again)
         self.cutting = Cutting(live, at.directory, self.account, self.tell, look_again)
         at.cut_off = self.cutting.cut
         callout = Callout(
@@ -53,6 +55,7 @@ class Door:
             verifier=at.verifier,
             directory=at.directory,
             live=live,
+            rates=rates,
             full=self.cutting.full,
             clock=utc_now,
             log=log,

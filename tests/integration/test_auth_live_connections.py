@@ -21,6 +21,7 @@ from nats.aio.msg import Msg
 
 from remit.client import connect
 from remit_auth.live_connections import LiveConnections
+from remit_auth.message_rates import Listed, MessageRates
 from remit_auth.settings import AuthSettings
 from remit_auth.system_account import SystemAccount
 from remit_chassis.nkeys import SignKey
@@ -292,7 +293,8 @@ async def test_a_bus_server_that_comes_back_has_room_for_everybody_who_was_there
 async def test_whoever_comes_and_goes_at_once_is_not_counted_although_another_went_before(users: Users) -> None:
     """What went before wakes the hearer of those who go: it must not hear the next one go before that one came."""
     live = LiveConnections(cap=CAP, monotonic=time.monotonic)
-    account = SystemAccount(users.settings, live, asyncio.Event())
+    rates = MessageRates(per_second=users.settings.messages_per_second, monotonic=time.monotonic)
+    account = SystemAccount(users.settings, live, rates, asyncio.Event())
     await account.open()
     line = account._connected_client()
     async with users.bus.client("sys") as witness, users.connected() as first:
@@ -353,3 +355,88 @@ async def test_no_other_key_than_auths_cuts_anybody_off_or_hears_who_comes(users
         await seen_by_server(ann.nc)
         assert [fault for fault in ann.faults if "kick" in fault.lower()]
         assert await ann.lives()
+
+
+async def flooding(nc: Client, subject: str, cut: asyncio.Event) -> int:
+    """Publish as fast as it goes until cut off; how many messages it was."""
+    said = 0
+    with suppress(nats.errors.Error):
+        while not cut.is_set():
+            for _ in range(100):
+                await nc.publish(subject, b"{}")
+                said += 1
+            await asyncio.sleep(0)
+    return said
+
+
+@pytest.mark.parametrize("verb", ["list-runs", None], ids=["heard by nobody", "refused by the server"])
+async def test_whoever_floods_is_told_cut_off_and_refused_and_others_are_not(users: Users, verb: str | None) -> None:
+    before = await users.token()
+    async with users.connected("bob") as bob, users.connected() as ann, users.bus.client("policy") as policy:
+        user = await users.user()
+        told = await bob.nc.subscribe(subjects.live("acme", await users.user("bob"), "refusal"))
+        heard = await ann.nc.subscribe(subjects.live("acme", user, "refusal"))
+        await seen_by_server(ann.nc)
+        subject = subjects.command("acme", user, "agent-runtime", verb) if verb else f"remit.acme.{user}.evt.auth.x"
+        async with asyncio.timeout(20):
+            assert await flooding(ann.nc, subject, ann.cut) > users.settings.messages_per_second
+            refusal = orjson.loads((await heard.next_msg(timeout=5)).data)["error"]
+        assert refusal["code"] == "overloaded.messages"
+        assert refusal["retry_after_seconds"] == 5.0
+        await asyncio.wait_for(ann.shut_out.wait(), 20)
+        await users.refused(before)
+        assert "Auth callout service returned an error: overloaded.messages" in users.bus.log
+        await policy.flush()
+        assert await bob.lives()
+        assert told.pending_msgs == 0
+        assert policy.is_connected
+        assert users.service.nc.is_connected
+    await users.let_in_at_last(before)
+
+
+async def test_connections_that_come_and_go_say_no_more_than_one_that_stays(users: Users) -> None:
+    issued = await users.token()
+    subject = subjects.command("acme", await users.user(), "agent-runtime", "list-runs")
+
+    async def come_say_and_go() -> None:
+        nc = await users.bus.connect(token=issued["token"], connect_timeout=20)
+        try:
+            for _ in range(users.settings.messages_per_second // 4):
+                await nc.publish(subject)
+            await seen_by_server(nc)
+        finally:
+            await nc.close()
+
+    async def again_and_again() -> None:
+        while True:
+            await come_say_and_go()
+
+    async with users.connected("bob") as bob:
+        with pytest.raises(nats.errors.Error, match="Authorization Violation"):
+            await asyncio.wait_for(again_and_again(), 20)
+        assert await bob.lives()
+    assert "overloaded.messages" in users.bus.log
+
+
+async def test_a_service_may_say_as_much_as_it_has_to_say(users: Users, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 0
+    counts = SystemAccount.counts
+
+    async def counted(account: SystemAccount) -> dict[str, Listed]:
+        nonlocal looks
+        looks += 1
+        return await counts(account)
+
+    monkeypatch.setattr(SystemAccount, "counts", counted)
+    said = 0
+    async with users.connected("bob") as bob, users.bus.client("agent-runtime") as service:
+        subject = subjects.live("acme", await users.user("bob"), "run", "r-1")
+        async with asyncio.timeout(20):
+            while looks < 4:
+                for _ in range(500):
+                    await service.publish(subject, b"{}")
+                said += 500
+                await seen_by_server(service)
+        assert said > 4 * users.settings.messages_per_second
+        assert service.is_connected
+        assert await bob.lives()

@@ -14,6 +14,7 @@ from unit.auth.installations import Installation, installation
 
 from remit_auth.callout import Callout
 from remit_auth.live_connections import LiveConnections, Place
+from remit_auth.message_rates import Counted, Listed, MessageRates
 from remit_auth.refusal_log import LINES_PER_SECOND, RefusalLog
 from remit_chassis.nkeys import BadClaims, SignKey, XKey, decode_claims, encode_claims
 from remit_contracts.identity import Caller
@@ -32,12 +33,14 @@ class Asked:
         self.full: list[tuple[Caller, str]] = []
         self.live = LiveConnections(cap=CAP, monotonic=self._seconds)
         self.live.surveyed(self.live.begin_survey(), {})
+        self.rates = MessageRates(per_second=10, monotonic=self._seconds)
         self.callout = Callout(
             issuer=ISSUER,
             xkey=XKEY,
             verifier=at.verifier,
             directory=at.directory,
             live=self.live,
+            rates=self.rates,
             full=lambda caller, refusal: self.full.append((caller, refusal.refusal_code)),
             clock=lambda: at.now,
             log=RefusalLog(monotonic=self._seconds),
@@ -137,6 +140,18 @@ async def test_nobody_is_let_in_while_it_is_not_known_who_is_connected(asked: As
     asked.live.lost()
     said = asked.answer(asked.request(issued.token))
     assert said == {"type": "authorization_response", "version": 2, "error": "unavailable"}
+
+
+async def test_a_user_who_flooded_is_refused_for_a_while_and_another_is_not(asked: Asked) -> None:
+    issued = await asked.at.accounts.issue_token(tenant="acme", handle="ann", ttl_seconds=600)
+    caller = Caller("acme", asked.at.directory.of("acme").find("ann").user, "s-1")
+    for second in (0, 1):
+        counted = {Place("N1", 1): Counted(caller, second * 11)}
+        asked.rates.looked({"N1": Listed(float(second), counted)})
+    said = asked.answer(asked.request(issued.token))
+    assert said == {"type": "authorization_response", "version": 2, "error": "overloaded.messages"}
+    asked.at.pass_time(6)
+    assert "jwt" in asked.answer(asked.request(issued.token))
 
 
 @pytest.mark.parametrize("number", [None, "7", True, -1, 7.0])

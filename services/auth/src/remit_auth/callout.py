@@ -2,7 +2,7 @@
 
 A request is a JWT of the server's, sealed to our xkey; the answer is a JWT of ours, sealed to the server's. Nothing
 here waits for a disk or another service. Whoever is refused hears one error, whatever the reason: that is in our log,
-and for the cap of connections in the server's too.
+and for a cap in the server's too.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from datetime import datetime
 from typing import Any
 
 from remit_auth.live_connections import LiveConnections, Place, TooManyConnections
+from remit_auth.message_rates import MessageRates
 from remit_auth.projections import Directory
 from remit_auth.refusal_log import RefusalLog
 from remit_auth.system_account import name_of
 from remit_auth.verifier import Credential, Verifier
 from remit_chassis.nkeys import BadClaims, SignKey, XKey, decode_claims, encode_claims
 from remit_contracts import subjects
-from remit_contracts.errors import NotSignedIn, Unavailable
+from remit_contracts.errors import NotSignedIn, Overloaded, Unavailable
 from remit_contracts.identity import Caller
 
 SERVER_XKEY = "Nats-Server-Xkey"
@@ -38,6 +39,7 @@ class Callout:
         verifier: Verifier,
         directory: Directory,
         live: LiveConnections,
+        rates: MessageRates,
         full: Callable[[Caller, TooManyConnections], None],
         clock: Callable[[], datetime],
         log: RefusalLog,
@@ -48,6 +50,7 @@ class Callout:
         self._verifier = verifier
         self._directory = directory
         self._live = live
+        self._rates = rates
         self._full = full
         self._clock = clock
         self._log = log
@@ -66,12 +69,13 @@ class Callout:
             caller = credential.caller
             who |= {"tenant": caller.tenant, "user": caller.user}
             self._directory.admit(caller)
+            self._rates.admit(caller)
             self._grant(_place(request, server), caller)
             said["jwt"] = self._user_claims(credential, user_nkey)
         except NotSignedIn as refusal:
             self._log.refused(refusal.reason, **who)
             said["error"] = REFUSED
-        except (TooManyConnections, Unavailable) as refusal:
+        except (Overloaded, Unavailable) as refusal:
             self._log.refused(refusal.reason, code=refusal.refusal_code, **who)
             said["error"] = refusal.refusal_code
         claims = {"sub": user_nkey, "aud": server, "nats": said}

@@ -7,7 +7,7 @@ is to be cut is asked of the directory each time and kept nowhere, so that a res
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -123,9 +123,13 @@ class Cutting:
         reasons = {caller: refusal for _, caller, refusal in doomed}
         for caller, refusal in reasons.items():
             told = NotAdmitted(f"{refusal.reason}: the connections of session {caller.session} are cut")
-            await self._say(caller, told)
+            await self.say(caller, told)
+        return await self.kick(place for place, _, _ in doomed)
+
+    async def kick(self, places: Iterable[Place]) -> int:
+        """Cut these off, whoever they are; how many of them are left."""
         room = asyncio.Semaphore(KICKS_AT_ONCE)
-        return sum(await asyncio.gather(*(self._kicked(place, room) for place, _, _ in doomed)))
+        return sum(await asyncio.gather(*(self._kicked(place, room) for place in places)))
 
     async def _kicked(self, place: Place, room: asyncio.Semaphore) -> bool:
         """True when it is left."""
@@ -140,9 +144,10 @@ class Cutting:
     async def _tell_who_is_full(self) -> None:
         full, self._full = self._full, {}
         for caller, refusal in full.values():
-            await self._say(caller, refusal)
+            await self.say(caller, refusal)
 
-    async def _say(self, caller: Caller, refusal: Refusal) -> None:
+    async def say(self, caller: Caller, refusal: Refusal) -> None:
+        """Tell a user where connected; never raises."""
         try:
             await self._tell(caller, refusal)
         except Exception as fault:  # whoever cannot be told is cut off all the same

@@ -22,6 +22,8 @@ class AuthSettings(ServiceSettings):
     """An outside issuer of tokens. The built-in one, which is for development, refuses to work beside it."""
     connections_per_user: int = Field(default=128, ge=1)
     """The cap of one user's live connections; the server itself lets 4096 of all together."""
+    messages_per_second: int = Field(default=2000, ge=1)
+    """What one user may say over all connections; who says more is cut off, and refused for a while."""
     issuer_key_file: Path = Path()
     callout_nkey_file: Path = Path()
     callout_issuer_file: Path = Path()
