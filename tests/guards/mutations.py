@@ -232,6 +232,28 @@ IDENTITY = [
         (f"{CALLOUT}::test_an_ended_session_and_a_suspended_tenant_do_not_get_in",),
     ),
     Mutation(
+        "what is recorded under a session is recorded under one of the user's own that stands",
+        1,
+        f"{CHASSIS}/sessions.py",
+        'await ask(caller.tenant, caller.user, "auth", "describe-session", question, timeout_seconds=within_seconds)',
+        "question.hex()",
+        (
+            f"{RUNS}::test_no_run_is_accepted_or_decided_under_a_session_that_is_none_of_the_users",
+            f"{BROKER_SERVICE}::test_nothing_is_decided_or_kept_under_a_session_that_is_none_of_the_users",
+            f"{TRAILS}::test_no_reading_is_recorded_under_a_session_that_is_none_of_the_readers",
+        ),
+    ),
+    Mutation(
+        "a session that has run out is none",
+        1,
+        f"{AUTH}/projections.py",
+        "if session.expires_at <= at:",
+        "if session.expires_at is None:",
+        (
+            "tests/integration/test_auth_service.py::test_a_service_that_asks_is_told_of_a_session_that_stands_and_of_no_other",
+        ),
+    ),
+    Mutation(
         "an answer is taken from the service that was asked",
         1,
         f"{CHASSIS}/requester.py",
@@ -618,8 +640,8 @@ SEPARATION = [
         "a run is shown to its user, or by a decision",
         5,
         f"{RUNTIME}/application.py",
-        'if run.user != caller.user and not (await self._decide(caller, action, "run", run_id)).decision:',
-        "if not run.user:",
+        "if run and run.user == caller.user:",
+        "if run:",
         (f"{ON_THE_BUS}::test_another_users_run_is_absent_without_a_permission",),
     ),
     Mutation(

@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 import orjson
 from fixtures_nats import Bus
+from integration.known_sessions import known_sessions
 from integration.toolhost_desk import Desk
 from nacl.public import Box, PrivateKey, PublicKey
 from nats.aio.client import Client
@@ -145,10 +146,14 @@ class Acting:
     others: Others
     desk: Desk
     nc: Client
+    sessions: set[str]
+    """Those that auth knows as open."""
 
-    async def command(self, verb: str, payload: dict[str, Any], *, user: str = "u-1") -> dict[str, Any]:
-        """A user's command, answered into that user's inbox."""
-        inbox = f"_INBOX.{TENANT}.{user}.s-1.{uuid.uuid4().hex}"
+    async def command(
+        self, verb: str, payload: dict[str, Any], *, user: str = "u-1", session: str = "s-1"
+    ) -> dict[str, Any]:
+        """A user's command, answered into that user's inbox, in the part that the client calls its session's."""
+        inbox = f"_INBOX.{TENANT}.{user}.{session}.{uuid.uuid4().hex}"
         listening = await self.nc.subscribe(inbox)
         await self.nc.publish(subjects.command(TENANT, user, "agent-runtime", verb), orjson.dumps(payload), reply=inbox)
         try:
@@ -188,7 +193,12 @@ async def acting(bus: Bus, **settings: Any) -> AsyncIterator[Acting]:
     """The runtime at work on `bus`, with an agent `clerk` whose tool `desk` posts to the desk."""
     bus.add_anyone()
     await ensure_streams(bus.home, bus.url, [TENANT])
-    async with Desk() as desk, bus.client("policy") as policy, bus.client("credential-broker") as broker:
+    async with (
+        Desk() as desk,
+        bus.client("policy") as policy,
+        bus.client("credential-broker") as broker,
+        known_sessions(bus, "s-1") as sessions,
+    ):
         _write_home(bus, desk)
         others = Others(bus, hosts=(desk.address,))
         await policy.subscribe(subjects.any_request("rpc", "policy", "decide"), cb=others.decide)
@@ -202,7 +212,7 @@ async def acting(bus: Bus, **settings: Any) -> AsyncIterator[Acting]:
             await hook()
         nc = await bus.connect_as_anyone()
         try:
-            yield Acting(bus, service, others, desk, nc)
+            yield Acting(bus, service, others, desk, nc, sessions)
         finally:
             await nc.close()
             await service.shut_down()

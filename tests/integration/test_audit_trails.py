@@ -185,6 +185,42 @@ async def test_reading_a_trail_is_itself_in_the_reader_s_trail(platform: Platfor
     }
 
 
+async def test_no_reading_is_recorded_under_a_session_that_is_none_of_the_readers(
+    nats_bus: Bus, mongo_url: str
+) -> None:
+    """The server lets a client name any reply subject: among real services, auth knows which sessions there are."""
+    nats_bus.add_anyone()
+    platform = Platform(nats_bus, mongo_url)
+    try:
+        await platform.open()
+        anyone = await nats_bus.connect_as_anyone()
+        ann, bob = platform.people["ann"], platform.people["bob"]
+        ended = (await platform.ask("auth", "issue-token", handle="ann", ttl_seconds=60))["session"]
+        await platform.ask("auth", "end-session", session=ended)
+        before = platform.audit.stores.of("acme").head(), platform.policy.stores.of("acme").head()
+        for session in ("s-never-was", ended):
+            for verb, fields in (
+                ("show-trail", {}),
+                ("show-trail", {"of": "bob"}),
+                ("show-trail", {"of": "nobody"}),
+                ("verify-trail", {}),
+                ("prove-entry", {"index": 0}),
+            ):
+                reply = f"_INBOX.acme.{ann.user}.{session}.x"
+                heard = await anyone.subscribe(reply)
+                await seen_by_server(anyone)
+                command = subjects.command("acme", ann.user, "audit", verb)
+                await ann.nc.publish(command, orjson.dumps(fields), reply=reply)
+                answer = orjson.loads((await heard.next_msg(15)).data)
+                assert answer["error"]["code"] == "auth.session_ended", (verb, fields, answer)
+                await heard.unsubscribe()
+        assert (platform.audit.stores.of("acme").head(), platform.policy.stores.of("acme").head()) == before
+        assert "error" not in await bob.ask("show-trail")
+        await anyone.close()
+    finally:
+        await platform.close()
+
+
 async def test_another_s_trail_is_shown_by_a_decision_that_is_on_record(platform: Platform) -> None:
     ann, bob = platform.people["ann"], platform.people["bob"]
     await platform.run("bob", 1)

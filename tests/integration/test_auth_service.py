@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any
 
 import nats.errors
@@ -13,6 +15,7 @@ from integration.auth_platform import ADMINISTRATOR, Platform
 
 from remit_auth.__main__ import main
 from remit_contracts import subjects
+from remit_contracts.errors import NotSignedIn
 
 
 @pytest.fixture
@@ -57,6 +60,37 @@ async def test_policy_is_told_of_a_user_and_of_the_tenants_roles(platform: Platf
     assert tenant["roles"] == {"reader": {"inherits": [], "permissions": []}, "administrator": ADMINISTRATOR}
     assert tenant["closure"] == {"reader": ["reader"], "administrator": ["administrator", "reader"]}
     assert tenant["protected_fields"] == {"sql": ["tailnum"]}
+
+
+async def test_a_service_that_asks_is_told_of_a_session_that_stands_and_of_no_other(platform: Platform) -> None:
+    issued = await platform.ok("issue-token", {"handle": "ann", "ttl_seconds": 60})
+    short = await platform.ok("issue-token", {"handle": "ann", "ttl_seconds": 1})
+    ann = await platform.user()
+    await platform.ok("register-user", {"handle": "bob"})
+    async with platform.bus.asking_as("agent-runtime") as runtime:
+
+        async def described(session: str, user: str = ann) -> Any:
+            question = orjson.dumps({"session": session})
+            return orjson.loads(await runtime.ask(subjects.rpc("acme", user, "auth", "describe-session"), question))
+
+        told = await described(issued["session"])
+        assert told["session"] == issued["session"]
+        assert datetime.fromisoformat(told["expires_at"]) == datetime.fromisoformat(issued["expires_at"])
+        for session, user in (("s-never-was", ann), (issued["session"], await platform.user("bob"))):
+            with pytest.raises(NotSignedIn, match="never this user's") as refused:
+                await described(session, user)
+            assert (refused.value.refusal_code, refused.value.exit_code) == ("auth.session_ended", 7)
+
+        async def until_refused() -> None:
+            async with asyncio.timeout(10):
+                while True:
+                    await described(short["session"])
+
+        with pytest.raises(NotSignedIn, match="has run out"):
+            await until_refused()
+        await platform.ok("end-session", {"session": issued["session"]})
+        with pytest.raises(NotSignedIn, match="has ended"):
+            await described(issued["session"])
 
 
 async def test_a_disabled_user_is_told_to_policy_and_refused_at_the_door(platform: Platform) -> None:

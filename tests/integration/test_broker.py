@@ -18,6 +18,7 @@ import orjson
 import pytest
 from fixtures_nats import Bus, seen_by_server
 from full_disk import full_disk
+from integration.known_sessions import known_sessions
 from nacl.public import Box, PrivateKey, PublicKey, SealedBox
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -48,6 +49,7 @@ class Around:
         self.bus, self.anyone, self.policy = bus, anyone, policy
         self.runtime = Requester(runtime, subjects.service_inbox("agent-runtime"))
         self.signer = PermitSigner(read_hex_secret(bus.home.secrets / "permit.key"))
+        self.sessions: set[str] = set()
         self.denied: set[str] = set()
         self.asked: list[tuple[str, str, str]] = []
         self._count = 0
@@ -116,8 +118,13 @@ async def around(nats_bus: Bus) -> AsyncIterator[Around]:
     nats_bus.add_anyone()
     await ensure_streams(nats_bus.home, nats_bus.url, ["acme"])
     anyone = await nats_bus.connect_as_anyone()
-    async with nats_bus.client("agent-runtime") as runtime, nats_bus.client("policy") as policy:
+    async with (
+        nats_bus.client("agent-runtime") as runtime,
+        nats_bus.client("policy") as policy,
+        known_sessions(nats_bus, "s-1") as sessions,
+    ):
         made = Around(nats_bus, anyone, runtime, policy)
+        made.sessions = sessions
         await made.runtime.start()
         await policy.subscribe(subjects.any_request("rpc", "policy", "decide"), cb=made.decide)
         await seen_by_server(policy)
@@ -376,3 +383,18 @@ async def test_a_connection_that_a_full_disk_refuses_is_unavailable_and_added_la
             True,
         )
         assert (await around.add("second"))["status"] == "active"
+
+
+async def test_nothing_is_decided_or_kept_under_a_session_that_is_none_of_the_users(around: Around) -> None:
+    async with running(around.bus) as service:
+        assert "error" not in await around.add("first", shared=True)
+        asked = list(around.asked)
+        head = service.stores.of("acme").head()
+        around.sessions.clear()
+        for refused in (
+            await around.add("second"),
+            await around.command("test-connection", {"name": "first", "path": "/"}),
+            await around.command("revoke-connection", {"name": "first"}),
+        ):
+            assert refused["error"]["code"] == "auth.session_ended", refused
+        assert (around.asked, service.stores.of("acme").head()) == (asked, head)

@@ -16,7 +16,7 @@ from remit_contracts.subjects import SERVICES
 from remit_infra.permissions import table
 
 VERBS = {
-    "auth": ("describe-subject", "describe-tenant", "resolve", "issue-token", "create-tenant"),
+    "auth": ("describe-subject", "describe-session", "describe-tenant", "resolve", "issue-token", "create-tenant"),
     "policy": ("decide", "info", "redecide"),
     "credential-broker": ("lease", "user-key"),
     "agent-runtime": (),
@@ -99,24 +99,29 @@ MAY_SAY = {
     "auth": RELAY
     | ANSWERS
     | {"evt auth", "live directory", "rpc credential-broker.user-key"}
-    | answers_of("auth", "policy", "audit"),
+    | answers_of("auth", "policy", "credential-broker", "agent-runtime", "audit"),
     "policy": RELAY
     | {"evt policy", "rpc auth.describe-subject", "rpc auth.describe-tenant", "rpc credential-broker.user-key"}
     | answers_of("policy", "agent-runtime", "credential-broker", "audit"),
     "credential-broker": RELAY
     | ANSWERS
-    | {"evt credential-broker", "rpc policy.decide"}
+    | {"evt credential-broker", "rpc policy.decide", "rpc auth.describe-session"}
     | answers_of("credential-broker", "auth", "policy", "agent-runtime", "audit"),
     "agent-runtime": RELAY
     | ANSWERS
     | {"evt agent-runtime", "live run.r-1", "job", "INFO RUNS", "MSG.GET RUNS"}
-    | {"rpc policy.decide", "rpc credential-broker.lease", "rpc credential-broker.user-key"}
+    | {
+        "rpc policy.decide",
+        "rpc auth.describe-session",
+        "rpc credential-broker.lease",
+        "rpc credential-broker.user-key",
+    }
     | answers_of("agent-runtime", "audit")
     | durable("RUNS", "agent-runtime"),
     "audit": RELAY
     | ANSWERS
     | {"evt audit", "stream list"}
-    | {"rpc policy.decide", "rpc auth.resolve", "rpc credential-broker.user-key"}
+    | {"rpc policy.decide", "rpc auth.describe-session", "rpc auth.resolve", "rpc credential-broker.user-key"}
     | {f"rpc {service}.{verb}" for service in SERVICES for verb in ("log-head", "republish")}
     | answers_of("audit", "audit")
     | durable("EVENTS_acme", "audit"),

@@ -11,6 +11,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from typing import Any
 
 import orjson
@@ -56,6 +57,29 @@ async def test_a_call_goes_out_once_with_its_key_and_its_authorisation_before_it
         assert (await at.ended(run_id))["status"] == "completed"
         assert at.effects == [f"{run_id}:1", f"{run_id}:2"]
         assert (await at.topics(run_id)).count(AUTHORIZED) == 2
+
+
+# -- whose session ----------------------------------------------------------------------------------------------------
+
+
+async def test_no_run_is_accepted_or_decided_under_a_session_that_is_none_of_the_users(nats_bus: Bus) -> None:
+    """A client may write any session of the right shape into its reply subject: the server does not check it."""
+    async with acting(nats_bus) as at:
+        asked = {"agent": "clerk", "prompt": '{"script": []}'}
+        refused = await at.command("start-run", asked, session="s-never-was")
+        assert refused["error"]["code"] == "auth.session_ended"
+        assert refusal_from(refused).exit_code == 7
+        assert (await at.service.stores.of(TENANT).read(1, 10)) == []
+        kept = await at.command("start-run", asked)
+        assert (await at.ended(kept["run_id"]))["status"] == "completed"
+        head = at.service.stores.of(TENANT).head()
+        for verb, run_id in product(("show-run", "cancel-run"), (kept["run_id"], "f" * 32)):
+            prying = await at.command(verb, {"run_id": run_id}, user="u-2", session="s-never-was")
+            assert prying["error"]["code"] == "auth.session_ended"
+        assert (await at.command("list-agents", {}, session="s-never-was"))["error"]["code"] == "auth.session_ended"
+        at.sessions.discard("s-1")  # it has ended since
+        assert (await at.command("start-run", asked))["error"]["code"] == "auth.session_ended"
+        assert at.service.stores.of(TENANT).head() == head
 
 
 # -- deny by default --------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ import msgspec
 import orjson
 import pytest
 from fixtures_nats import Bus
+from integration.known_sessions import known_sessions
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
@@ -126,14 +127,15 @@ async def policy_on(bus: Bus) -> AsyncIterator[Policy]:
 async def runtime_on(bus: Bus) -> AsyncIterator[Service]:
     """The service, started and at work, then stopped as by SIGTERM."""
     service = build(AgentRuntimeSettings(home=bus.home.path, nats_url=bus.url), user_keys=OneKey())
-    await service.start()
-    await service._until_ready()
-    for hook in service._on_ready:
-        await hook()
-    try:
-        yield service
-    finally:
-        await service.shut_down()
+    async with known_sessions(bus, "s-1"):
+        await service.start()
+        await service._until_ready()
+        for hook in service._on_ready:
+            await hook()
+        try:
+            yield service
+        finally:
+            await service.shut_down()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from remit_chassis.sessions import require_session
 from remit_contracts.fast_decisions import DecisionAnswer, DecisionContext, ask
 from remit_contracts.identity import Caller
 
@@ -18,8 +19,11 @@ async def decide_with(
 ) -> dict[str, Any]:
     """May the caller do `action` on that resource of their tenant? A yes, in the form in which it is recorded.
 
-    Raises Denied with the decision's id (policy has recorded it), or Unavailable: then it must not happen either.
+    The caller's session is part of that record, so it must be an open one of theirs. Raises
+    NotSignedIn("auth.session_ended") when it is not, Denied with the decision's id (policy has recorded it), or
+    Unavailable: then it must not happen either.
     """
+    await require_session(service.ask, caller)
     request = ask(
         user=caller.user,
         action=action,

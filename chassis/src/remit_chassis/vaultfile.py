@@ -85,8 +85,8 @@ def parse_master_key(text: str) -> bytes:
 class VaultFile:
     """The vault in one SQLite file (mode 0600). Blocks; safe to call from several threads. Durable on return.
 
-    A wrong master key, or a row that was altered or moved, is Tampered; a disk that is full or fails is Unavailable: what
-    was asked may be asked again. `read_only` makes no key and changes nothing: what is missing is Absent, and what
+    A wrong master key, or a row that was altered or moved, is Tampered. A disk that is full or fails is Unavailable:
+    the same may be asked again. `read_only` makes no key and changes nothing: what is missing is Absent, and what
     SQLite says of the file is raised as it is.
     """
 

@@ -25,6 +25,14 @@ class Operation(NamedTuple):
 OPERATIONS: tuple[Operation, ...] = (
     Operation("cmd", "auth", "whoami", Nothing, directory.Identity, "Who the caller is."),
     Operation("rpc", "auth", "describe-subject", Nothing, directory.SubjectDescribed, "The user, for policy."),
+    Operation(
+        "rpc",
+        "auth",
+        "describe-session",
+        directory.DescribeSession,
+        directory.SessionDescribed,
+        "Whether a session stands, for whoever records it.",
+    ),
     Operation("rpc", "auth", "describe-tenant", Nothing, directory.TenantDescribed, "The tenant's roles, for policy."),
     Operation("rpc", "auth", "resolve", directory.Resolve, directory.UserRow, "The user of a handle."),
     Operation("rpc", "auth", "list-users", directory.ListUsers, directory.UsersListed, "Users of the tenant."),

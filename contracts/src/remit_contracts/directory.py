@@ -6,6 +6,7 @@ about, and `system` for all that the installer does at the machine (`list-tenant
     verb                  command          answer              subject's user
     cmd whoami            Nothing          Identity            the caller
     rpc describe-subject  Nothing          SubjectDescribed    whom it is about
+    rpc describe-session  DescribeSession  SessionDescribed    whose it is
     rpc describe-tenant   Nothing          TenantDescribed     system
     rpc resolve           Resolve          UserRow             system
     rpc issue-token       IssueToken       TokenIssued         system
@@ -120,6 +121,12 @@ class Resolve(Command):
     handle: Label
 
 
+class DescribeSession(Command):
+    """Is this an open session of the subject's user? Refused as `auth.session_ended` when it is none."""
+
+    session: Label
+
+
 class IssueToken(Command):
     """Open a session for a user and sign a token for it (built-in issuer only)."""
 
@@ -221,6 +228,13 @@ class SubjectDescribed(Answer):
     active: bool
     roles: tuple[str, ...]
     revision: int
+
+
+class SessionDescribed(Answer):
+    """An open session, of an enabled user in a tenant that is not suspended, until then at the latest."""
+
+    session: str
+    expires_at: datetime
 
 
 class TenantDescribed(Answer):

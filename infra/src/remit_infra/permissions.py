@@ -28,10 +28,16 @@ ANSWERS_USERS: Final = ("auth", "credential-broker", "agent-runtime", "audit")
 ASKS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     "auth": (("credential-broker", "user-key"),),
     "policy": (("auth", "describe-subject"), ("auth", "describe-tenant"), ("credential-broker", "user-key")),
-    "credential-broker": (("policy", "decide"),),
-    "agent-runtime": (("policy", "decide"), ("credential-broker", "lease"), ("credential-broker", "user-key")),
+    "credential-broker": (("policy", "decide"), ("auth", "describe-session")),
+    "agent-runtime": (
+        ("policy", "decide"),
+        ("auth", "describe-session"),
+        ("credential-broker", "lease"),
+        ("credential-broker", "user-key"),
+    ),
     "audit": (
         ("policy", "decide"),
+        ("auth", "describe-session"),
         ("auth", "resolve"),
         ("credential-broker", "user-key"),
         *((service, verb) for service in SERVICES for verb in ("log-head", "republish")),

@@ -33,6 +33,8 @@ class Together:
         self.first, self.second = self._doors
 
     async def _ask(self, *about: Any, **within: Any) -> bytes:
+        if about[2] != "policy":
+            return await self._answer(*about, **within)
         door: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._doors.append(door)
         await door

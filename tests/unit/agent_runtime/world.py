@@ -31,7 +31,8 @@ from remit_chassis.eventstore.chain import Chain
 from remit_chassis.eventstore.recorders import open_sqlite
 from remit_chassis.eventstore.store import EventStore
 from remit_contracts import fast_decisions
-from remit_contracts.errors import Refusal
+from remit_contracts.directory import DescribeSession, SessionDescribed
+from remit_contracts.errors import NotSignedIn, Refusal
 from remit_contracts.fast_leases import LeaseAnswer, LeaseRequest
 
 TENANT, USER = "acme", "u-analyst"
@@ -90,7 +91,7 @@ class Clock:
 
 
 class OtherServices:
-    """Policy and broker: allow and lease, unless told otherwise. `asked` holds every question as (verb, request)."""
+    """Policy, broker and auth: allow, lease and know every session, unless told otherwise. `asked` holds every question as (verb, request)."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, Any]] = []
@@ -98,11 +99,16 @@ class OtherServices:
         self.denied_with = "policy.no_grant"
         self.refuses_lease: Refusal | None = None
         self.policy_is_silent: Exception | None = None
+        self.auth_is_silent: Exception | None = None
+        self.ended_sessions: set[str] = set()
+        self.sessions_asked = 0
         self.before_answer: Callable[[str], Any] = lambda verb: None
 
     async def ask(
         self, tenant: str, user: str, service: str, verb: str, payload: bytes, *, timeout_seconds: float
     ) -> bytes:
+        if verb == "describe-session":
+            return self._describe(DescribeSession.from_bytes(payload).session)
         if verb == "decide":
             request = fast_decisions.DecisionRequest.from_bytes(payload)
             self.asked.append((verb, request))
@@ -116,6 +122,14 @@ class OtherServices:
         if self.refuses_lease:
             raise self.refuses_lease
         return LeaseAnswer(lease_id="l-1", sealed="c2VhbGVk", expires_at=datetime(2026, 1, 31, tzinfo=UTC)).to_bytes()
+
+    def _describe(self, session: str) -> bytes:
+        self.sessions_asked += 1
+        if self.auth_is_silent:
+            raise self.auth_is_silent
+        if session in self.ended_sessions:
+            raise NotSignedIn("the session has ended, or was never this user's", code="auth.session_ended")
+        return SessionDescribed(session=session, expires_at=datetime(2100, 1, 1, tzinfo=UTC)).to_bytes()
 
     def _decide(self, request: fast_decisions.DecisionRequest) -> fast_decisions.DecisionAnswer:
         number = sum(verb == "decide" for verb, _ in self.asked)

@@ -23,10 +23,10 @@ from remit_agent_runtime.models import Models
 from remit_agent_runtime.patience import nobody_decided, patiently
 from remit_agent_runtime.projections import RunLists
 from remit_agent_runtime.queue import RunQueue
-from remit_agent_runtime.tool_gate import Ask
 from remit_agent_runtime.toolhost.catalog import ToolDescriptor
 from remit_agent_runtime.views import view_of
 from remit_agent_runtime.worker import Stores
+from remit_chassis.sessions import Ask, require_session
 from remit_contracts.decisions import UNDECIDED
 from remit_contracts.errors import Absent, Conflict, Denied, Refusal, Unavailable
 from remit_contracts.fast_decisions import DecisionAnswer, DecisionContext, ask
@@ -35,7 +35,7 @@ from remit_contracts.runs import AgentRow, AgentsListed, RunsListed, RunStarted,
 
 CANCEL_ATTEMPTS = 5
 PATIENCE_SECONDS = 3.0
-"""How long a new run waits for policy, or what policy needs, to be back: well within what its client waits."""
+"""How long a new run waits for auth, then for policy and what that needs, to be back: less than its client waits."""
 DECIDE_SECONDS = 5.0
 DECIDE_NEW_RUN_SECONDS = 1.0
 """How long one question of those may take, so that a policy which does not answer the first is asked twice more."""
@@ -80,8 +80,8 @@ class Runs:
     async def start(self, command: StartRun, caller: Caller) -> RunStarted:
         """Accept a run. When this returns, the acceptance is on disk.
 
-        Raises Denied, Absent, AgentInvalid, ModelUnavailable, Overloaded, Conflict (the key was used for something
-        else), Unavailable.
+        Raises NotSignedIn (the session is none of the caller's), Denied, Absent, AgentInvalid, ModelUnavailable,
+        Overloaded, Conflict (the key was used for something else), Unavailable.
         """
         run_id = run_id_for(caller, command.idempotency_key)
         if command.idempotency_key and (earlier := await self._earlier(command, caller, run_id)):
@@ -122,6 +122,11 @@ class Runs:
 
     async def _new_run(self, command: StartRun, caller: Caller, run_id: UUID) -> Run:
         """Decided and bound; not stored yet."""
+        # It is recorded, in the run and at policy, so it must be one of the user's: the bus proves the user alone.
+        await patiently(
+            lambda: require_session(self._ask, caller, within_seconds=DECIDE_NEW_RUN_SECONDS),
+            seconds=self._patience_seconds,
+        )
         decision = await patiently(
             lambda: self._decide(
                 caller, "agent.invoke", "agent", command.agent, run_id.hex, within_seconds=DECIDE_NEW_RUN_SECONDS
@@ -194,6 +199,7 @@ class Runs:
 
         Raises Unavailable when policy could not decide about one of them: a list without it would be a wrong answer.
         """
+        await require_session(self._ask, caller)
         rows = [await self._row(name, caller) for name in self._agents.names(caller.tenant)]
         return AgentsListed(agents=tuple(row for row in rows if row))
 
@@ -230,8 +236,11 @@ class Runs:
         try:
             run = await self._stores.of(caller.tenant).load(Run, UUID(hex=run_id))
         except Absent:
-            raise absent from None
-        if run.user != caller.user and not (await self._decide(caller, action, "run", run_id)).decision:
+            run = None
+        if run and run.user == caller.user:
+            return run
+        await require_session(self._ask, caller)  # first, so that a run which is there is refused like one which is not
+        if run is None or not (await self._decide(caller, action, "run", run_id)).decision:
             raise absent
         return run
 

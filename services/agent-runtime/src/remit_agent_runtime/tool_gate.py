@@ -30,6 +30,7 @@ from remit_agent_runtime.patience import nobody_decided, patiently
 from remit_agent_runtime.tool_host_client import OutcomeUnknown, ToolCall, ToolOutcome
 from remit_agent_runtime.toolhost.admission import BEFORE_START
 from remit_agent_runtime.toolhost.catalog import ToolDescriptor
+from remit_chassis.sessions import Ask
 from remit_contracts.errors import Refusal, Unavailable
 from remit_contracts.fast_decisions import DecisionAnswer, DecisionContext, ask
 from remit_contracts.fast_leases import LeaseAnswer, LeaseRequest
@@ -52,15 +53,6 @@ class ToolChanged(Refusal):
     """The tool is not the one that the run was accepted with."""
 
     code = "tool.changed"
-
-
-class Ask(Protocol):
-    """`Service.ask`."""
-
-    def __call__(
-        self, tenant: str, user: str, service: str, verb: str, payload: bytes, *, timeout_seconds: float
-    ) -> Coroutine[Any, Any, bytes]:
-        """The answer's bytes; a refusal is raised."""
 
 
 class ToolHost(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from remit_chassis.deciding import decide_with
+from remit_chassis.sessions import require_session
 from remit_contracts.directory import USER_ID_PREFIX, UserRow
 from remit_contracts.errors import Absent, Denied, MalformedCommand, MalformedIdentifier
 from remit_contracts.identity import SYSTEM_USER, Caller, Handle, is_label
@@ -25,12 +26,13 @@ class Admitted(NamedTuple):
 async def admit(service: Service, caller: Caller, of: str | None) -> Admitted:
     """Whose trail the caller gets to see. `of` is a user id or a handle of the caller's tenant.
 
-    Raises Absent when there is no such user and when policy denies (and records it), Unavailable when nobody decides.
+    Raises Absent when there is no such user and when policy denies (and records it), Unavailable when nobody decides,
+    and NotSignedIn("auth.session_ended") for a session that is none of the caller's: a reading is recorded under it.
     """
-    if of is None or of == caller.user:
-        return Admitted(caller.user, {})
-    user = await _user_id(service, caller.tenant, of)
+    of = caller.user if of is None else of
+    user = of if of == caller.user else await _user_id(service, caller.tenant, of)
     if user == caller.user:
+        await require_session(service.ask, caller)
         return Admitted(user, {})
     decision = await _decide(service, caller, user or of)
     if user is None:

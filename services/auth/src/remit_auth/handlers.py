@@ -51,6 +51,12 @@ def _register_questions(service: Service, directory: Directory) -> None:
             user=row.user, handle=row.handle, active=row.active, roles=row.roles, revision=tenant.revision
         )
 
+    @service.rpc("describe-session", messages.DescribeSession)
+    async def describe_session(command: messages.DescribeSession, caller: Caller) -> messages.SessionDescribed:
+        claimed = Caller(caller.tenant, caller.user, command.session)
+        session = directory.standing(claimed, at=service.clock())
+        return messages.SessionDescribed(session=command.session, expires_at=session.expires_at)
+
     @_for_system(service, "describe-tenant", Nothing)
     async def describe_tenant(_: Nothing, caller: Caller) -> messages.TenantDescribed:
         tenant = directory.of(caller.tenant)

@@ -2,6 +2,7 @@
 
     NotSignedIn
     +-- NotAdmitted     auth.not_signed_in   `reason` says which of tenant, user and session does not stand, for the log
+    +-- SessionOver     auth.session_ended   the same, for a service that asked about a session
 
 One `TenantDirectory` per tenant reads that tenant's events in the order of their notification ids. It knows no clock: a
 session that has run out is dropped when a later one is opened, by the events' own instants.
@@ -27,6 +28,12 @@ from remit_contracts.identity import Caller
 
 class NotAdmitted(NotSignedIn):
     """A token in order, of somebody who is not, or no longer, let in."""
+
+
+class SessionOver(NotSignedIn):
+    """What a client calls its session is none, or none any more."""
+
+    code = "auth.session_ended"
 
 
 @dataclass(slots=True)
@@ -238,6 +245,17 @@ class Directory:
         if session is None or session.user != caller.user:
             raise NotAdmitted("the session has ended, or was never this user's")
         return member
+
+    def standing(self, caller: Caller, *, at: datetime) -> OpenSession:
+        """The caller's session, while it stands and has not run out; raises SessionOver. Memory only."""
+        try:
+            self.admit(caller)
+        except NotAdmitted as refusal:
+            raise SessionOver(refusal.reason) from None
+        session = self._tenants[caller.tenant].sessions[caller.session]
+        if session.expires_at <= at:
+            raise SessionOver("the session has run out")
+        return session
 
     def _require_completeness(self) -> None:
         if not self.complete:
