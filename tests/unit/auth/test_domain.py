@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from eventsourcing.domain import Aggregate
 
-from remit_auth.domain import ReservedTenant, Session, Tenant, User
+from remit_auth.domain import ReservedTenant, RoleNotHeld, Session, Tenant, User
 from remit_auth.ids import session_id_from, user_id_from
 from remit_auth.roles import UnknownRole
 from remit_contracts.errors import MalformedIdentifier
@@ -87,9 +87,10 @@ def test_a_role_that_is_held_is_removed() -> None:
 
 
 def test_removing_a_role_that_is_not_held_is_refused_not_ignored() -> None:
-    user = past(User, REGISTERED)
-    with pytest.raises(UnknownRole):
-        user.remove_role(role="analyst", at=T1)
+    user = past(User, REGISTERED, ANALYST)
+    with pytest.raises(RoleNotHeld, match="does not hold the role operator; held: analyst") as refused:
+        user.remove_role(role="operator", at=T1)
+    assert (refused.value.refusal_code, user.roles) == ("absent.role", {"analyst"})
 
 
 def test_disabling_and_enabling_are_recorded_once_each() -> None:

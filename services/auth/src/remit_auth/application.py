@@ -191,7 +191,7 @@ class Accounts:
         )
 
     async def remove_role(self, *, tenant: str, handle: str, role: str) -> UserRow:
-        """Raises Absent for an unknown user, UnknownRole for a role that the user does not hold."""
+        """Raises Absent for an unknown user, RoleNotHeld for a role that the user does not hold."""
         return await self._change_user(tenant, handle, lambda user: user.remove_role(role=role, at=self._clock()))
 
     async def set_user_active(self, *, tenant: str, handle: str, active: bool, reason: str | None) -> UserActivitySet:

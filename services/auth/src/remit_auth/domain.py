@@ -5,6 +5,7 @@
     |   +-- ReservedTenant    request.malformed_id       an id that belongs to the platform
     +-- Absent
     |   +-- UnknownRole       absent.role                see roles.py
+    |   +-- RoleNotHeld       absent.role                a role that the user has not
 
 What is so already is not recorded again: assigning a role twice or disabling a disabled user gives no event. Roles
 and tenants are facts of the user `system`; a user's and a session's events are that user's, encrypted under that user's
@@ -22,7 +23,7 @@ from eventsourcing.domain import Aggregate
 
 from remit_auth.ids import aggregate_id
 from remit_auth.roles import UnknownRole
-from remit_contracts.errors import MalformedIdentifier
+from remit_contracts.errors import Absent, MalformedIdentifier
 from remit_contracts.identity import RESERVED_TENANTS, label
 
 BUILT_IN_ISSUER: Final = "remit-dev"
@@ -34,6 +35,16 @@ class ReservedTenant(MalformedIdentifier):
 
     def __init__(self, *, tenant: str) -> None:
         super().__init__(kind="tenant of yours (it is reserved)", value=tenant)
+
+
+class RoleNotHeld(Absent):
+    """A role that is to be taken from a user who has not got it, whether it is defined or not."""
+
+    code = "absent.role"
+
+    def __init__(self, *, role: str, held: Collection[str]) -> None:
+        has = ", ".join(sorted(held)) or "none"
+        super().__init__(f"the user does not hold the role {role}; held: {has}", code=self.code)
 
 
 class Tenant(Aggregate):
@@ -131,9 +142,9 @@ class User(Aggregate):
             self.trigger_event(self.RoleAssigned, timestamp=at, role=role)
 
     def remove_role(self, *, role: str, at: datetime) -> None:
-        """Raises UnknownRole when the user does not hold it, so that a misspelt removal never looks done."""
+        """Raises RoleNotHeld when the user does not hold it, so that a misspelt removal never looks done."""
         if role not in self.roles:
-            raise UnknownRole(role=role)
+            raise RoleNotHeld(role=role, held=self.roles)
         self.trigger_event(self.RoleRemoved, timestamp=at, role=role)
 
     def disable(self, *, reason: str | None, at: datetime) -> None:
