@@ -163,9 +163,10 @@ class RunRow(Answer):
 
 
 class RunsListed(Answer):
-    """Newest first."""
+    """Newest first; `more` when there are older ones that were not asked for."""
 
     runs: tuple[RunRow, ...]
+    more: bool = False
 
 
 class AgentRow(Answer):

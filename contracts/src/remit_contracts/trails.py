@@ -23,7 +23,9 @@ ERASED: Literal["erased"] = "erased"
 UNREADABLE: Literal["unreadable"] = "unreadable"
 """Stands for data that the user's key does not open: altered, or of another key. `verify-trail` says which."""
 
-Index = Annotated[int, Field(ge=0, lt=2**62)]
+MAX_INDEX = 2**62 - 1
+
+Index = Annotated[int, Field(ge=0, lt=MAX_INDEX + 1)]
 
 
 class ShowTrail(Command):

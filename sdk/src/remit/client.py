@@ -321,9 +321,9 @@ class Client:
         """End a run that has not ended."""
         return await self.command("agent-runtime", "cancel-run", {"run_id": run_id})
 
-    async def runs(self) -> list[dict[str, Any]]:
-        """One's own runs, newest first, each with `run_id` and `status`."""
-        return list((await self.command("agent-runtime", "list-runs"))["runs"])
+    async def runs(self, *, limit: int = 100) -> list[dict[str, Any]]:
+        """One's own runs, newest first, each with `run_id` and `status`: up to `limit` of them (at most 500)."""
+        return list((await self.command("agent-runtime", "list-runs", {"limit": limit}))["runs"])
 
     async def trail(
         self, *, after: int | None = None, limit: int | None = None, of: str | None = None

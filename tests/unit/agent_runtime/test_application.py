@@ -206,7 +206,9 @@ async def test_the_list_is_ones_own_newest_first_and_up_to_date(runtime: Runtime
         (first.run_id, "completed", "analyst"),
     ]
     assert rows[0].ended_at is not None
-    assert len((await runtime.runs.list_own(ME, 1)).runs) == 1
+    newest = await runtime.runs.list_own(ME, 1)
+    assert (len(newest.runs), newest.more) == (1, True)
+    assert not (await runtime.runs.list_own(ME, 2)).more
     runtime.world.host.hang()
     third = await runtime.start()
     assert (await runtime.runs.list_own(ME, 1)).runs[0].run_id == third.run_id

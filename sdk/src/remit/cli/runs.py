@@ -10,10 +10,11 @@ from cyclopts import App
 
 from remit.cli.context import current
 from remit.cli.installation import As, Token, as_user
-from remit.cli.numbers import Seconds
+from remit.cli.numbers import Rows, Seconds
 from remit.cli.output import emit, inert, json_line, out, pairs, refuse, say, styled, table
 from remit.client import Client, not_ended
 from remit_contracts.errors import Absent, refusal_from
+from remit_contracts.runs import MAX_LISTED_RUNS
 
 app = App(name="runs", help="Runs: list, show, cancel, replay.")
 
@@ -49,9 +50,16 @@ def run(agent: str, prompt: str, /, *, as_: As = None, token: Token = None, time
 
 
 @app.command(name="list")
-def list_(*, as_: As = None, token: Token = None) -> None:
-    """One's own runs, newest first."""
-    rows = as_user(as_, token, lambda client: client.runs())
+def list_(*, limit: Rows = 100, as_: As = None, token: Token = None) -> None:
+    """One's own runs, newest first.
+
+    Parameters
+    ----------
+    limit
+        So many of the newest.
+    """
+    listed = as_user(as_, token, lambda client: client.command("agent-runtime", "list-runs", {"limit": limit}))
+    rows = listed["runs"]
     emit(
         rows,
         lambda: table(
@@ -59,6 +67,8 @@ def list_(*, as_: As = None, token: Token = None) -> None:
             [(row["run_id"], styled(row["status"]), row.get("agent"), row.get("accepted_at")) for row in rows],
         ),
     )
+    if listed.get("more"):
+        say(f"there are older runs: --limit shows up to {MAX_LISTED_RUNS}")
 
 
 @app.command

@@ -191,8 +191,8 @@ class Runs:
 
     async def list_own(self, caller: Caller, limit: int) -> RunsListed:
         """One's own runs, newest first."""
-        rows = await self._lists.newest(self._stores.of(caller.tenant), caller.tenant, caller.user, limit)
-        return RunsListed(runs=tuple(rows))
+        rows = await self._lists.newest(self._stores.of(caller.tenant), caller.tenant, caller.user, limit + 1)
+        return RunsListed(runs=tuple(rows[:limit]), more=len(rows) > limit)
 
     async def list_agents(self, caller: Caller) -> AgentsListed:
         """The agents that the caller may invoke and whose definitions hold, by name.
