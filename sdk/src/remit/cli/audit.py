@@ -7,6 +7,7 @@ from typing import Any
 from cyclopts import App
 from rich.text import Text
 
+from remit.cli.faults import draw_faults
 from remit.cli.installation import as_installer
 from remit.cli.offline import offline as run_offline
 from remit.cli.output import emit, inert, out
@@ -63,11 +64,7 @@ def _draw(report: dict[str, Any]) -> None:
             style, word = "bold red", "TAMPERED"
         out.print(Text(f"{tenant['tenant']}: {word}, {tenant['entries']} entries", style=style))
         out.print(Text(f"  {_compared(tenant['checked'])}", style="dim"))
-        for fault in faults:
-            where = f"{fault.get('copy')} {fault.get('service')} #{fault.get('notification_id')}"
-            out.print(
-                Text("  "), Text(where, style="red"), inert(f" {fault.get('code')}: {fault.get('reason')}"), sep=""
-            )
+        draw_faults(faults)
         for what in unchecked:
             out.print(Text("  not checked: ", style="yellow"), inert(what), sep="")
     for note in report.get("notes", []):

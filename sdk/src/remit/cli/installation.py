@@ -88,6 +88,9 @@ async def installer(url: str | None = None) -> AsyncIterator[Installer]:
     """Connect as the installer of the current home; raises NotSignedIn when its key cannot be read, or Unavailable."""
     import nats
 
+    async def quiet(_fault: Exception) -> None:
+        """What fails is raised by the call that it fails; the library would print it too, with a traceback."""
+
     url = url or str(endpoints()["nats"])
     seed = current.home / "secrets" / "nkeys" / "installer.nk"
     if not os.access(seed, os.R_OK):
@@ -100,6 +103,7 @@ async def installer(url: str | None = None) -> AsyncIterator[Installer]:
             max_reconnect_attempts=1,
             connect_timeout=3,
             allow_reconnect=False,
+            error_cb=quiet,
         )
     except Exception as fault:
         raise Unavailable(f"no bus at {url}: {fault or type(fault).__name__}") from None
@@ -109,11 +113,18 @@ async def installer(url: str | None = None) -> AsyncIterator[Installer]:
         await nc.close()
 
 
+def credential(as_: str | None, token: str | None, *, named: str | None = None) -> tuple[str | None, str | None]:
+    """Who asks, as `(TENANT/HANDLE, token)`, one of them None: `--token`, else `--as`, else REMIT_TOKEN, else the user
+    that the command itself names."""
+    token = token or (None if as_ else os.environ.get("REMIT_TOKEN") or None)
+    return (None, token) if token else (as_ or named, None)
+
+
 @asynccontextmanager
 async def acting_as(who: str | None, token: str | None = None) -> AsyncIterator[Client]:
     """A client of that user: by token (`--token`, REMIT_TOKEN), or at the machine by TENANT/HANDLE."""
     url = endpoints()["nats"]
-    token = token or (None if who else os.environ.get("REMIT_TOKEN"))
+    who, token = credential(who, token)
     if token is None:
         if who is None:
             raise NotSignedIn("say who you are: --as TENANT/HANDLE at the machine, or --token T")

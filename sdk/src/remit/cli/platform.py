@@ -104,6 +104,7 @@ def doctor() -> int:
         _finding("opa", True, shutil.which("opa") or "none: decisions by the embedded engine", ""),
         _disk(),
         _home(),
+        _left_behind(),
         *stores,
     ]
     emit(findings, lambda: table(["check", "ok", "found", "way out"], [_row(finding) for finding in findings]))
@@ -183,6 +184,23 @@ def _disk() -> dict[str, Any]:
     writable = place.is_dir() and os.access(place, os.W_OK)
     found = f"{free // 2**20} MB free at {place}" + ("" if writable else ", which is no directory to write in")
     return _finding("disk", free > FREE_BYTES_NEEDED and writable, found, "free 512 MB, or choose another --home")
+
+
+def _left_behind() -> dict[str, Any]:
+    """Whether `endpoints.json` tells of a platform that runs: the lock of one that was killed is gone, its file is
+    not."""
+    from remit_infra.home import Home
+    from remit_infra.lock import holder
+
+    try:
+        bus = endpoints()["nats"]
+        running = holder(Home.open_to_read(current.home))
+    except RemitError:
+        return _finding("platform", True, "nothing runs", "")
+    if running is None:
+        found = f"endpoints.json is left of a platform that was killed: nothing runs at {bus}"
+        return _finding("platform", False, found, "`remit down` takes it away, and `remit up` starts anew")
+    return _finding("platform", True, f"runs, pid {running}", "")
 
 
 def _stores() -> list[dict[str, Any]]:

@@ -13,7 +13,8 @@ from cyclopts import App
 from rich.text import Text
 
 from remit.cli.context import current
-from remit.cli.installation import As, Token, as_user
+from remit.cli.faults import draw_faults
+from remit.cli.installation import As, Token, as_user, credential
 from remit.cli.numbers import After, Count, Index, Speed
 from remit.cli.offline import offline as run_offline
 from remit.cli.output import emit, json_line, out, say, table
@@ -58,17 +59,14 @@ def verify(user: str, /, *, offline: bool = False, as_: As = None, token: Token 
     if offline:
         report = run_offline("trail-verify", who=user)
     else:
-        report = as_user(
-            as_ or user,
-            token,
-            lambda client: client.command("audit", "verify-trail", _of(user, as_, token), timeout_seconds=60),
-        )
+        who, token = credential(as_, token, named=user)
+        asked = _of(user, who)
+        report = as_user(who, token, lambda client: client.command("audit", "verify-trail", asked, timeout_seconds=60))
 
     def draw() -> None:
         style, word = ("green", "verified") if report["ok"] else ("bold red", "TAMPERED")
         out.print(Text(f"{word}: {report['entries']} entries of {user}", style=style))
-        for fault in report.get("faults", []):
-            out.print(Text(f"  {fault}", style="red"))
+        draw_faults(report.get("faults", []))
         if report.get("checkpoint"):
             say(str(report["checkpoint"]))
 
@@ -87,8 +85,9 @@ def prove(user: str, index: Index, /, *, to: Path | None = None, as_: As = None,
     to
         File to write; standard output without it.
     """
-    command = {"index": index, **_of(user, as_, token)}
-    bundle = as_user(as_ or user, token, lambda client: client.command("audit", "prove-entry", command))
+    who, token = credential(as_, token, named=user)
+    asked = {"index": index, **_of(user, who)}
+    bundle = as_user(who, token, lambda client: client.command("audit", "prove-entry", asked))
     text = orjson.dumps(bundle, option=orjson.OPT_INDENT_2)
     if to is None:
         sys.stdout.write(text.decode() + "\n")
@@ -98,9 +97,19 @@ def prove(user: str, index: Index, /, *, to: Path | None = None, as_: As = None,
 
 
 @app.command
-def export(user: str, /, *, to: Path, offline: bool = False, as_: As = None, token: Token = None) -> None:
-    """Write a trail as JSON Lines."""
+def export(user: str, /, *, to: Path | None = None, offline: bool = False, as_: As = None, token: Token = None) -> None:
+    """Write a trail as JSON Lines.
+
+    Parameters
+    ----------
+    to
+        File to write; standard output without it.
+    """
     entries = _entries(user, after=None, limit=None, offline=offline, as_=as_, token=token)
+    if to is None:
+        for entry in entries:
+            sys.stdout.write(json_line(entry))
+        return
     to.write_bytes(b"".join(orjson.dumps(entry) + b"\n" for entry in entries))
     emit({"written": len(entries), "file": str(to)}, lambda: say(f"wrote {len(entries)} entries to {to}"))
 
@@ -117,9 +126,11 @@ def replay(user: str, /, *, after: After = None, speed: Speed = 0.0, as_: As = N
         1 is real time, 10 ten times as fast, 0 as fast as possible.
     """
 
+    who, token = credential(as_, token, named=user)
+
     async def play(client: Client) -> int:
         count, before = 0, None
-        async for entry in client.entries(after=after, of=_of(user, as_, token).get("of")):
+        async for entry in client.entries(after=after, of=_of(user, who).get("of")):
             at = datetime.fromisoformat(entry["recorded_at"])
             if speed > 0 and before is not None:
                 await asyncio.sleep(max(0.0, (at - before).total_seconds() / speed))
@@ -129,7 +140,7 @@ def replay(user: str, /, *, after: After = None, speed: Speed = 0.0, as_: As = N
             sys.stdout.flush()
         return count
 
-    say(f"{as_user(as_ or user, token, play)} entries replayed")
+    say(f"{as_user(who, token, play)} entries replayed")
 
 
 def _entries(
@@ -138,15 +149,17 @@ def _entries(
     if offline:
         return _offline_entries(user, after, limit)
 
+    who, token = credential(as_, token, named=user)
+
     async def read(client: Client) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
-        async for entry in client.entries(after=after, of=_of(user, as_, token).get("of")):
+        async for entry in client.entries(after=after, of=_of(user, who).get("of")):
             found.append(entry)
             if limit is not None and len(found) >= limit:
                 break
         return found
 
-    return as_user(as_ or user, token, read)
+    return as_user(who, token, read)
 
 
 def _offline_entries(user: str, after: int | None, limit: int | None) -> list[dict[str, Any]]:
@@ -161,9 +174,9 @@ def _offline_entries(user: str, after: int | None, limit: int | None) -> list[di
     return found
 
 
-def _of(user: str, as_: str | None, token: str | None) -> dict[str, str]:
+def _of(user: str, who: str | None) -> dict[str, str]:
     """Nothing for one's own trail; else whose it is, with the tenant: the service must be able to refuse it."""
-    return {} if token is None and as_ in (None, user) else {"of": str(Handle.parse(user))}
+    return {} if who == user else {"of": str(Handle.parse(user))}
 
 
 def _draw(entries: list[dict[str, Any]]) -> None:
