@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from fixtures_platform import USUAL_UMASK, running_platform
@@ -69,6 +71,7 @@ def test_a_readers_run_of_the_same_agent_is_denied_with_exit_code_3_reason_and_d
         (["no-such-command"], 2),
         (["runs", "show", "f" * 32, "--as", "acme/analyst"], 4),
         (["runs", "show", "not-a-run", "--as", "acme/analyst"], 2),
+        (["run", "helpdesk", "hi", "--timeout", "0.00001", "--as", "acme/reader"], 5),
         (["whoami", "--token", "garbage"], 7),
         (["token", "acme/analyst", "--ttl", "0"], 2),
         (["trail", "show", "acme/analyst", "--limit", "0"], 2),
@@ -101,6 +104,49 @@ def test_a_trail_is_shown_verified_and_replayed(platform):
     assert [json.loads(line)["index"] for line in replayed.out.splitlines()][: len(shown.json["entries"])] == [
         entry["index"] for entry in shown.json["entries"]
     ]
+
+
+def test_a_trail_is_exported_to_standard_output_as_json_lines(platform):
+    exported = platform.cli("trail", "export", "acme/analyst")
+    assert (exported.code, exported.err) == (0, "")
+    indexes = [json.loads(line)["index"] for line in exported.out.splitlines()]
+    assert len(indexes) > 1
+    assert indexes == sorted(indexes)
+
+
+def test_the_token_of_the_environment_asks_for_a_trail_unless_somebody_is_named(platform):
+    def ask(*arguments):
+        return platform.cli("trail", *arguments, "--output", "json")
+
+    platform.environment["REMIT_TOKEN"] = platform.token("acme/reader")
+    try:
+        for of_another in (["show"], ["verify"], ["export"], ["replay"]):
+            assert ask(*of_another, "acme/analyst").code == 4, of_another
+        assert ask("show", "acme/reader").code == 0
+        assert ask("show", "acme/analyst", "--as", "acme/analyst").code == 0
+    finally:
+        del platform.environment["REMIT_TOKEN"]
+
+
+def test_a_list_of_runs_says_that_there_are_more(platform):
+    for _ in range(2):
+        platform.cli("run", "helpdesk", "what is a permit?", "--as", "globex/analyst")
+    some = platform.cli("runs", "list", "--limit", "1", "--as", "globex/analyst", "--output", "json")
+    assert (some.code, len(some.json)) == (0, 1)
+    assert "there are older runs" in some.err
+    every = platform.cli("runs", "list", "--as", "globex/analyst", "--output", "json")
+    assert (len(every.json) >= 2, every.err) == (True, "")
+
+
+def test_a_user_whose_roles_are_not_all_defined_is_not_registered(platform):
+    asked = ["users", "register", "acme/newcomer", "--role", "reader", "--output", "json"]
+    told = platform.cli(*asked, "--role", "nosuch")
+    assert (told.code, told.json["error"]["code"]) == (4, "absent.role")
+    registered = platform.cli(*asked)
+    assert (registered.code, registered.json["roles"]) == (0, ["reader"])
+    removed = platform.cli("users", "remove", "acme/newcomer", "operator", "--output", "json")
+    assert removed.code == 4
+    assert removed.json["error"]["reason"] == "the user does not hold the role operator; held: reader"
 
 
 def test_every_copy_and_proof_is_checked(platform):
@@ -148,6 +194,13 @@ def test_a_connection_that_is_added_without_a_host_has_those_of_the_tools_that_n
     assert "is lent to nobody" in " ".join(nowhere.err.split())
     tested = platform.cli("connections", "test", "nobodys", "--as", "acme/analyst", "--output", "json")
     assert (tested.code, tested.json["error"]["code"]) == (1, "conflict.connection_without_host")
+    refused = platform.cli("connections", "test", "weather-desk", "--as", "acme/analyst", "--output", "json")
+    assert (refused.code, refused.json["ok"]) == (1, False)  # nobody listens at that port
+    (tmp_path / "secret").write_bytes(b"s" * 800_000)
+    large = platform.cli("connections", "add", "large", *given, "--output", "json")
+    assert (large.code, large.json["error"]["code"]) == (2, "request.too_large")
+    assert "holds 800000 bytes and a secret may have 4096" in large.json["error"]["reason"]
+    (tmp_path / "secret").write_text("sk-1")
     pinned = platform.cli("connections", "add", "pinned", *given, "--host", "desk.example:443", "--output", "json")
     assert pinned.json["hosts"] == ["desk.example:443"]
 
@@ -234,3 +287,31 @@ def test_a_stopped_homes_trail_is_shown_verified_and_exported_offline(tmp_path):
         unread.stdout.close()
         assert "Traceback" not in unread.stderr.read()
     assert unread.returncode == 6
+
+
+def test_after_the_supervisor_was_killed_commands_say_that_nothing_runs_and_the_doctor_says_why(tmp_path):
+    with running_platform(tmp_path, "--demo") as started:
+        pids = started.endpoints["pids"]
+        started.process.kill()
+        started.process.wait()
+        deadline = time.monotonic() + 20
+        while any(is_alive(pid) for pid in pids.values()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    for asked in (["status"], ["whoami", "--as", "acme/analyst"], ["trail", "show", "acme/analyst"]):
+        told = started.cli(*asked)
+        assert told.code == 5, told.err
+        assert told.err.startswith("unavailable: no bus at ")
+        assert "Traceback" not in told.err
+    doctor = started.cli("doctor", "--output", "json")
+    assert (doctor.code, doctor.err) == (1, "")
+    found = {finding["check"]: finding["found"] for finding in doctor.json if not finding["ok"]}
+    assert found.keys() == {"platform"}
+    assert "left of a platform that was killed" in found["platform"]
+
+
+def is_alive(pid):
+    """Whether that process runs: one that has ended and was not waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False

@@ -26,14 +26,7 @@ class Session(NamedTuple):
             claims = orjson.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
             caller = Caller(claims["tenant"], claims["sub"], claims["sid"])
             expires_at = float(claims["exp"])
-        except (
-            AttributeError,
-            IndexError,
-            KeyError,
-            TypeError,
-            ValueError,
-            binascii.Error,
-        ):  # `token` may be None, too
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError, binascii.Error):
             raise NotSignedIn("this is no session token: get one with `remit token TENANT/HANDLE`") from None
         if not all(map(is_label, caller)):
             raise NotSignedIn("the token names no valid tenant, user and session")

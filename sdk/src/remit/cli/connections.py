@@ -12,7 +12,8 @@ from remit.cli.installation import As, Token, as_user
 from remit.cli.offline import offline
 from remit.cli.output import emit, pairs, say, styled, table
 from remit.client import Client
-from remit_contracts.errors import MalformedCommand
+from remit_contracts.connections import MAX_SECRET_BYTES
+from remit_contracts.errors import MalformedCommand, PayloadTooLarge
 
 app = App(name="connections", help="Connections: add, list, show, test, revoke.")
 
@@ -56,6 +57,8 @@ def add(
         raise MalformedCommand(f"{secret_file} cannot be read: {fault.strerror}") from None
     if not secret:
         raise MalformedCommand(f"{secret_file} is empty")
+    if len(secret) > MAX_SECRET_BYTES:
+        raise PayloadTooLarge(f"{secret_file} holds {len(secret)} bytes and a secret may have {MAX_SECRET_BYTES}")
 
     async def go(client: Client) -> dict[str, Any]:
         from nacl.public import PublicKey, SealedBox
@@ -110,10 +113,11 @@ def show(name: str, /, *, as_: As = None, token: Token = None) -> None:
 
 
 @app.command(name="test")
-def probe(name: str, /, *, path: str = "/", as_: As = None, token: Token = None) -> None:
-    """Ask its first host whether the secret is accepted."""
+def probe(name: str, /, *, path: str = "/", as_: As = None, token: Token = None) -> int:
+    """Ask its first host whether the secret is accepted; exits 1 when it is not, or when nobody answers."""
     answer = as_user(as_, token, lambda client: client.command(BROKER, "test-connection", {"name": name, "path": path}))
     emit(answer, lambda: pairs(answer))
+    return 0 if answer["ok"] else 1
 
 
 @app.command

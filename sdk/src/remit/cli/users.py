@@ -32,16 +32,10 @@ def list_(tenant: str, /) -> None:
 
 @app.command
 def register(user: str, /, *, role: list[str] | None = None) -> None:
-    """Add TENANT/HANDLE, with roles."""
+    """Add TENANT/HANDLE with these roles, or not at all when one of them is not defined."""
     who = Handle.parse(user)
-
-    async def add(office: Any) -> dict[str, Any]:
-        registered: dict[str, Any] = await office.ask(who.tenant, "auth", "register-user", {"handle": who.handle})
-        for name in role or []:
-            await office.ask(who.tenant, "auth", "assign-role", {"handle": who.handle, "role": name})
-        return registered
-
-    answer = as_installer(add)
+    asked = {"handle": who.handle, "roles": role or []}
+    answer = as_installer(lambda office: office.ask(who.tenant, "auth", "register-user", asked))
     emit(answer, lambda: pairs(answer))
 
 
