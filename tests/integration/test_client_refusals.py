@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from fixtures_nats import Bus
 from integration.auth_platform import Platform
 
+from remit.cli.installation import Installer
 from remit.client import Client, connect
 from remit_contracts import subjects
 from remit_contracts.errors import MalformedCommand, NotSignedIn, Refusal, Unavailable
@@ -73,3 +75,13 @@ def test_what_is_no_token_is_told_so(token: Any) -> None:
 def test_what_is_no_address_is_told_so(url: Any) -> None:
     with pytest.raises(MalformedCommand, match="is no address of a bus: nats://HOST:PORT"):
         connect(url, token="x")
+
+
+async def test_a_bus_that_goes_away_under_the_installer_is_told_as_unavailable(nats_bus: Bus) -> None:
+    async with nats_bus.client("installer") as nc:
+        nats_bus.stop()
+        async with asyncio.timeout(10):
+            while nc.is_connected:
+                await asyncio.sleep(0.01)
+        with pytest.raises(Unavailable, match="the connection to the bus is lost"):
+            await Installer(nc).ask("acme", "auth", "list-users")

@@ -66,6 +66,8 @@ class Installer:
             raise Unavailable(f"the {service} service does not answer: see `remit status`") from None
         except errors.TimeoutError:
             raise Unavailable(f"the {service} service did not answer {verb} in {timeout_seconds:g} s") from None
+        except (errors.Error, OSError) as fault:
+            raise Unavailable(f"the connection to the bus is lost: {fault or type(fault).__name__}") from None
         body: dict[str, Any] = orjson.loads(answer.data)
         if "error" in body and isinstance(body["error"], dict):
             raise refusal_from(body)
