@@ -33,14 +33,14 @@ _FUNCTIONS: Final = (
     "-> ->> abs acos acosh asin asinh atan atan2 atanh avg ceil ceiling char coalesce concat concat_ws cos cosh count"
     " cume_dist date datetime degrees dense_rank exp first_value floor format glob group_concat hex if ifnull iif instr"
     " json json_array json_array_length json_each json_error_position json_extract json_group_array json_group_object"
-    " json_object json_patch json_quote json_remove json_replace json_set json_tree json_type json_valid julianday lag"
+    " json_object json_quote json_remove json_replace json_tree json_type json_valid julianday lag"
     " last_value lead length like likelihood likely ln log log10 log2 lower ltrim max median min mod nth_value ntile"
     " nullif octet_length percent_rank pi pow power printf quote radians random rank replace round row_number rtrim"
     " sign sin sinh soundex sqrt strftime string_agg substr substring subtype sum tan tanh time timediff total trim"
     " trunc typeof unhex unicode unixepoch unlikely upper"
 )
 FUNCTIONS: Final = frozenset(_FUNCTIONS.split())
-"""What a statement may call; nothing here reads files, loads code or tells of the process."""
+"""What a statement may call; nothing here reads files, loads code, tells of the process or runs long (`sql_calls`)."""
 
 FOLDING: Final = frozenset(
     ["group_concat", "json_group_array", "json_group_object", "jsonb_group_array", "jsonb_group_object", "string_agg"]

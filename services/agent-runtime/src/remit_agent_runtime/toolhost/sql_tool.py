@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -24,6 +25,12 @@ from remit_agent_runtime.toolhost.refusals import (
     TIMEOUT,
     ToolRefused,
 )
+from remit_agent_runtime.toolhost.sql_calls import (
+    LONGEST_VALUE_BYTES,
+    OPERATIONS_BETWEEN_CHECKS,
+    CallGuards,
+    operations_between_checks,
+)
 from remit_agent_runtime.toolhost.sql_provenance import Uncountable, weigh
 from remit_agent_runtime.toolhost.sql_schema import SourceSchema, read_schema, uri_of
 from remit_agent_runtime.toolhost.sql_shadow import TABLE_FUNCTIONS, Shadow
@@ -31,19 +38,18 @@ from remit_agent_runtime.toolhost.sql_shadow import TABLE_FUNCTIONS, Shadow
 MAX_STATEMENT_CHARACTERS: Final = 20_000
 COUNTED_ROWS: Final = 10_000
 """How many rows beyond the cap are counted, to tell how many were cut; with more, this is told."""
-OPERATIONS_BETWEEN_CHECKS: Final = 2_000
 HEAP_LIMIT_BYTES: Final = 256 * 1024**2
 """Of all statements of the process together: a sort that would need more fails, and nothing is spilled to disk."""
 
 _LEADING = re.compile(r"(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?\*/)*", re.DOTALL)
 _FIRST_WORD = re.compile(r"[A-Za-z]+")
 _LIMITS: Final = {
-    sqlite3.SQLITE_LIMIT_LENGTH: 1_000_000,
+    sqlite3.SQLITE_LIMIT_LENGTH: LONGEST_VALUE_BYTES,
     sqlite3.SQLITE_LIMIT_SQL_LENGTH: 1_000_000,
     sqlite3.SQLITE_LIMIT_COLUMN: 500,
     sqlite3.SQLITE_LIMIT_EXPR_DEPTH: 200,
     sqlite3.SQLITE_LIMIT_COMPOUND_SELECT: 50,
-    sqlite3.SQLITE_LIMIT_VDBE_OP: 200_000,
+    sqlite3.SQLITE_LIMIT_VDBE_OP: 50_000,
     sqlite3.SQLITE_LIMIT_FUNCTION_ARG: 100,
     sqlite3.SQLITE_LIMIT_ATTACHED: 1,
     sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 100,
@@ -84,16 +90,17 @@ def run_statement(
     schema = read_schema(source)
     shadow = Shadow(schema, bounds, frozenset(name.lower() for name in definition.reference_tables))
     deadline = min(deadline, time.monotonic() + definition.statement_seconds)
-    with closing(_open(source, shadow, sql)) as connection:
-        connection.set_progress_handler(
-            lambda: stopped.is_set() or time.monotonic() > deadline, OPERATIONS_BETWEEN_CHECKS
-        )
+    with closing(_open(source, shadow, sql)) as connection, closing(CallGuards(connection, sql)) as guards:
+        past_deadline = partial(_is_over, deadline, stopped)
+        connection.set_progress_handler(past_deadline, OPERATIONS_BETWEEN_CHECKS)
         connection.set_authorizer(shadow.authorize)
         try:
-            limit = min(definition.max_rows, _rows_allowed(connection, sql, schema, bounds))
+            # Compiled and not run: what is wrong with the statement itself comes first.
+            connection.set_progress_handler(past_deadline, operations_between_checks(connection, sql))
+            limit = min(definition.max_rows, _rows_allowed(sql, schema, bounds))
             return _collect(connection.execute(sql), definition, limit, shadow)
         except (sqlite3.Error, sqlite3.Warning, ValueError, MemoryError) as fault:
-            raise _explained(fault, shadow, quoting=bounds.max_rows != 0) from None
+            raise _explained(fault, shadow, guards, quoting=bounds.max_rows != 0) from None
 
 
 def _open(source: Path, shadow: Shadow, sql: str) -> sqlite3.Connection:
@@ -118,7 +125,7 @@ def _open(source: Path, shadow: Shadow, sql: str) -> sqlite3.Connection:
     return connection
 
 
-def _rows_allowed(connection: sqlite3.Connection, sql: str, schema: SourceSchema, bounds: Bounds) -> float:
+def _rows_allowed(sql: str, schema: SourceSchema, bounds: Bounds) -> float:
     """How many rows the answer may have, so that together they tell of no more rows of a table than `max_rows`.
 
     Nothing has run before this is known: an error tells a value too.
@@ -136,7 +143,6 @@ def _rows_allowed(connection: sqlite3.Connection, sql: str, schema: SourceSchema
         )
     except Uncountable as fault:
         reason = f"under max_rows it must be plain what a row of the answer tells: {fault}, so write it more simply"
-    connection.execute(f"EXPLAIN {sql}")  # compiled and not run: what is wrong with the statement itself comes first
     raise ToolRefused(reason, code=FORBIDDEN_STATEMENT)
 
 
@@ -166,6 +172,10 @@ def _collect(cursor: sqlite3.Cursor, definition: SqlTool, limit: float, shadow: 
     return SqlResult(content, withheld if any(withheld.values()) else {})
 
 
+def _is_over(deadline: float, stopped: threading.Event) -> bool:
+    return stopped.is_set() or time.monotonic() > deadline
+
+
 def _rows(cursor: sqlite3.Cursor) -> Iterator[tuple[Any, ...]]:
     while batch := cursor.fetchmany(100):
         yield from batch
@@ -176,12 +186,20 @@ def _cell(value: Any) -> Any:
     return {"bytes": len(value)} if isinstance(value, bytes) else value
 
 
-def _explained(fault: Exception, shadow: Shadow, *, quoting: bool) -> ToolRefused:
+def _explained(fault: Exception, shadow: Shadow, guards: CallGuards, *, quoting: bool) -> ToolRefused:
     """The refusal; SQLite's own words, which may quote a value, only when `quoting`."""
     message = shadow.scrubbed(str(fault))
     if message == "interrupted":
         return ToolRefused("the statement took too long and was stopped: ask for less", code=TIMEOUT)
-    if isinstance(fault, MemoryError) or "out of memory" in message or "too big" in message:
+    if guards.refused:
+        return ToolRefused(guards.refused, code=FORBIDDEN_STATEMENT)
+    if "too big" in message:
+        reason = (
+            f"a value, or a row to sort or keep, is over the {LONGEST_VALUE_BYTES} bytes that it may have: leave that"
+            " column out, or put less into one value"
+        )
+        return ToolRefused(reason, code=RESULT_TOO_LARGE)
+    if isinstance(fault, MemoryError) or "out of memory" in message:
         return ToolRefused("the statement needs more memory than it may have: ask for less", code=RESULT_TOO_LARGE)
     if shadow.folding:
         reason = (
