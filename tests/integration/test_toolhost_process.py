@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
+import sqlite3
 import time
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from integration.toolhost_desk import Desk
 from unit.toolhost.rig import Rig, make_rig
 
 from remit_agent_runtime.tool_host_client import ToolCall, ToolHostClient, ToolHostLost
@@ -125,6 +129,83 @@ async def test_a_slow_statement_holds_up_no_other_tool_and_is_stopped_when_nobod
         await slow
     # The only thread is free again: the statement did not run on for its own two seconds with nobody waiting.
     assert (await client.call(rig.call("sql", {"sql": "SELECT 1"}, deadline_seconds=1.5))).ok
+
+
+async def test_one_users_slow_statements_leave_half_of_the_threads_to_others(rig: Rig) -> None:
+    (rig.home / "sources/globex").mkdir()
+    shutil.copy(rig.home / "sources/acme/flights.sqlite", rig.home / "sources/globex/flights.sqlite")
+    (rig.home / "tools/globex.yaml").write_text(
+        "tools: [{id: sql, kind: sql, source: sources/globex/flights.sqlite}, {id: docs, kind: documents, folder:"
+        " documents/globex}]"
+    )
+    client = rig.client(threads=4)
+    await client.start()
+    try:
+        slow = [asyncio.create_task(client.call(rig.call("sql", ENDLESS, deadline_seconds=60))) for _ in range(12)]
+        await client.call(rig.call("days-between", DAYS))  # frames go in order: the twelve were received before
+        other = {"tenant": "globex", "user": "u-9"}
+        rows = await client.call(rig.call("sql", {"sql": "SELECT 1"}, **other))
+        found = await client.call(rig.call("docs", {"query": "permit"}, **other))
+        assert (rows.ok, found.ok) == (True, True)
+        # Each of them runs for two seconds: with every thread in this user's hands, the first had ended before.
+        assert not any(call.done() for call in slow)
+        for call in slow:
+            call.cancel()
+        await asyncio.gather(*slow, return_exceptions=True)
+    finally:
+        await client.close()
+
+
+async def test_a_call_that_waits_for_its_users_turn_ends_at_its_deadline(rig: Rig, client: ToolHostClient) -> None:
+    slow = asyncio.create_task(client.call(rig.call("sql", ENDLESS, deadline_seconds=60)))
+    await client.call(rig.call("days-between", DAYS))  # frames go in order
+    outcome = await client.call(rig.call("sql", {"sql": "SELECT 1"}, deadline_seconds=0.2))
+    assert outcome.error is not None
+    assert outcome.error["code"] == "tool.timeout"
+    assert "too busy to begin" in outcome.error["reason"]
+    assert not slow.done()
+    slow.cancel()
+    await asyncio.gather(slow, return_exceptions=True)
+    assert (await client.call(rig.call("sql", {"sql": "SELECT 1"}))).ok  # the turn that nobody took is no turn held
+
+
+async def test_a_host_with_a_thread_that_does_not_stop_says_so_and_is_replaced_when_no_call_is_open(
+    rig: Rig, capfd: pytest.CaptureFixture[str]
+) -> None:
+    client = rig.client(threads=4, overdue_seconds=0.2)
+    await client.start()
+    old = client.pid
+    assert old is not None
+    # SQLite waits five seconds for the writer's lock, without a look at any deadline.
+    with closing(sqlite3.connect(rig.home / "sources/acme/flights.sqlite", isolation_level=None)) as writer:
+        writer.execute("BEGIN EXCLUSIVE")
+        try:
+            stuck = asyncio.create_task(client.call(rig.call("sql", {"sql": "SELECT 1"}, deadline_seconds=0.2)))
+            async with Desk() as desk:
+                rig.write_tools(f"http://{desk.address}/{{airport}}")
+                claims = rig.claims("desk", {"airport": "silent"}, user="u-2")
+                sealed = rig.lease(claims, hosts=(desk.address,))
+                held = rig.call("desk", {"airport": "silent"}, claims=claims, sealed=sealed, deadline_seconds=60)
+                open_call = asyncio.create_task(client.call(held))
+                await desk.reached.wait()
+                outcome = await stuck
+                assert outcome.error is not None
+                assert outcome.error["code"] == "tool.timeout"
+                async with asyncio.timeout(20):
+                    while not client.overdue:
+                        await asyncio.sleep(0.01)
+                with pytest.raises(Unavailable, match=r"1 thread\(s\) of the tool host do not stop"):
+                    await client.check()
+                assert (client.pid, client.overdue) == (old, 1)  # not while another's call is open
+                assert (await client.call(rig.call("days-between", DAYS))).ok
+                open_call.cancel()
+                await asyncio.gather(open_call, return_exceptions=True)
+            await until_restarted(client, old)
+            assert await client.check() == f"process {client.pid}"
+            assert (await client.call(rig.call("days-between", DAYS))).ok
+        finally:
+            await client.close()
+    assert "tool threads that work on although their call is over: 1" in capfd.readouterr().err
 
 
 async def test_a_statement_over_its_time_is_told_so(rig: Rig, client: ToolHostClient) -> None:

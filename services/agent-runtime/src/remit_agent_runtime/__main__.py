@@ -26,7 +26,6 @@ from remit_chassis.eventstore.store import EventStore
 from remit_chassis.keyring import UserKeys
 from remit_chassis.service import Service
 from remit_chassis.streams import require_stream
-from remit_contracts.errors import Unavailable
 from remit_contracts.subjects import RUNS_STREAM
 
 DRAIN_SECONDS = 5.0
@@ -103,11 +102,6 @@ def build(settings: AgentRuntimeSettings, *, user_keys: UserKeys | None = None) 
 def _live(service: Service, host: ToolHostClient, gate: ToolGate, queue: RunQueue, jobs: Jobs, sweep: Sweep) -> None:
     """What starts and stops with the service, and what its readiness depends on."""
 
-    async def tool_host_takes_calls() -> str:
-        if not host.ready:
-            raise Unavailable("the tool host is starting again")
-        return f"process {host.pid}"
-
     async def work_queue_is_fit() -> str:
         await require_stream(service.nc, RUNS_STREAM)
         return "the stream is as it must be"
@@ -121,7 +115,7 @@ def _live(service: Service, host: ToolHostClient, gate: ToolGate, queue: RunQueu
         service.spawn(jobs.consume())
         service.spawn(jobs.keep())
 
-    service.check("tool-host", tool_host_takes_calls)
+    service.check("tool-host", host.check)
     service.check("work-queue", work_queue_is_fit)
     service.on_start(host.start)
     service.on_ready(begin_work)

@@ -90,12 +90,18 @@ class _Host:
     started_at: float
     waiting: dict[int, asyncio.Future[wire.Outcome]] = field(default_factory=dict)
     outgoing: list[bytes] = field(default_factory=list)
+    overdue: int = 0
 
     def send(self, body: bytes) -> None:
         """Write with all that is sent in the same turn of the loop: calls whose records became durable together."""
         self.outgoing.append(body)
         if len(self.outgoing) == 1:
             asyncio.get_running_loop().call_soon(self._write)
+
+    def end_if_stuck(self) -> None:
+        """Have a host replaced that has threads which do not stop, as soon as no call is on its way."""
+        if self.overdue and not self.waiting:
+            self.writer.close()
 
     def _write(self) -> None:
         bodies, self.outgoing = self.outgoing, []
@@ -114,6 +120,7 @@ class ToolHostClient:
         permit_public_key_file: Path,
         broker_public_key_file: Path,
         threads: int = 4,
+        overdue_seconds: float = 5.0,
     ) -> None:
         self._setup = wire.Setup(
             home=str(home.absolute()),
@@ -121,6 +128,7 @@ class ToolHostClient:
             permit_public_key_file=str(permit_public_key_file.absolute()),
             broker_public_key_file=str(broker_public_key_file.absolute()),
             threads=threads,
+            overdue_seconds=overdue_seconds,
         )
         self._ids = itertools.count(1)
         self._host: _Host | None = None
@@ -136,6 +144,19 @@ class ToolHostClient:
     def ready(self) -> bool:
         """Whether calls go out at once."""
         return self._up.is_set()
+
+    @property
+    def overdue(self) -> int:
+        """How many of the child's threads work on long after their call, and so serve nobody."""
+        return self._host.overdue if self._host else 0
+
+    async def check(self) -> str:
+        """What the service's health says of the child; raises Unavailable while not all of it serves."""
+        if not self.ready:
+            raise Unavailable("the tool host is starting again")
+        if self.overdue:
+            raise Unavailable(f"{self.overdue} thread(s) of the tool host do not stop: it ends when no call is open")
+        return f"process {self.pid}"
 
     async def start(self) -> None:
         """Start the child and wait until it takes calls; raises Unavailable with the host's own reason."""
@@ -194,6 +215,7 @@ class ToolHostClient:
             raise
         finally:
             host.waiting.pop(number, None)
+            host.end_if_stuck()
         if outcome.error is not None and outcome.error.get("code") == OUTCOME_UNKNOWN:
             raise OutcomeUnknown(outcome.error.get("reason", ""))
         return ToolOutcome(
@@ -278,10 +300,14 @@ class ToolHostClient:
         """Hand outcomes to their callers until the host has gone or says what cannot be understood."""
         with contextlib.suppress(msgspec.MsgspecError, wire.FrameTooLarge):
             async for body in wire.frames(host.reader):
-                outcome = wire.decode_outcome(body)
-                waiting = host.waiting.pop(outcome.id, None)
+                said = wire.decode_said(body)
+                if isinstance(said, wire.Overdue):
+                    host.overdue = said.threads
+                    host.end_if_stuck()
+                    continue
+                waiting = host.waiting.pop(said.id, None)
                 if waiting is not None and not waiting.done():
-                    waiting.set_result(outcome)
+                    waiting.set_result(said)
 
     async def _end(self, host: _Host) -> None:
         """Close the socket, which ends the host; kill it when it lingers. What was on its way is lost."""

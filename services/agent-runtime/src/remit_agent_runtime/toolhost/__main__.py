@@ -59,6 +59,7 @@ def build(setup: wire.Setup, *, started_at: float) -> ToolRunner:
         admission=Admission(permit_public_key=permit_public_key, started_at=started_at),
         leases=LeaseOpener(key=key, broker_public_key=broker_public_key),
         threads=setup.threads,
+        overdue_seconds=setup.overdue_seconds,
     )
 
 

@@ -1,4 +1,8 @@
-"""Carries out one call: admission, obligations, the tool, and what was withheld."""
+"""Carries out one call: admission, obligations, the tool, and what was withheld.
+
+A user has at most half of the threads at a time, so that one user's slow statements leave the others' their turn. A
+thread cannot be ended from outside: one that works on long after its call is counted and told.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from remit_agent_runtime.fairness import FairGate
 from remit_agent_runtime.toolhost import documents, functions, http_tool, obligations, sql_tool
 from remit_agent_runtime.toolhost.admission import Admission, LeaseOpener
 from remit_agent_runtime.toolhost.catalog import Catalog
@@ -33,12 +38,22 @@ class Result(NamedTuple):
 class ToolRunner:
     """The tools of one home. SQL and file work runs in a few threads; functions and HTTP on the loop."""
 
-    def __init__(self, *, catalog: Catalog, admission: Admission, leases: LeaseOpener, threads: int) -> None:
+    def __init__(
+        self, *, catalog: Catalog, admission: Admission, leases: LeaseOpener, threads: int, overdue_seconds: float
+    ) -> None:
         self._catalog = catalog
         self._admission = admission
         self._leases = leases
         self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="tool")
+        self._turns = FairGate(in_flight=threads, in_flight_per_user=max(1, threads // 2))
+        self._overdue_seconds = overdue_seconds
+        self._overdue: set[asyncio.Future[Result]] = set()
+        self._tell_overdue: Callable[[int], None] = lambda _: None
         self._documents = documents.DocumentIndexes()
+
+    def on_overdue(self, tell: Callable[[int], None]) -> None:
+        """Have `tell` called with the number of overdue threads each time that it changes."""
+        self._tell_overdue = tell
 
     async def carry_out(self, call: Call) -> Result:
         """Raises Refusal. The permit is used up as soon as it proves to be for this call, whatever happens then."""
@@ -57,6 +72,7 @@ class ToolRunner:
             case SqlTool():
                 sql = sql_tool.statement_of(call.arguments)
                 return await self._in_thread(
+                    (claims.tenant, claims.user),
                     deadline,
                     lambda stopped: sql_tool.run_statement(
                         tool, self._catalog.home, sql, bounds, deadline=deadline, stopped=stopped
@@ -64,7 +80,9 @@ class ToolRunner:
                 )
             case DocumentsTool():
                 return await self._in_thread(
-                    deadline, lambda stopped: self._search(claims.tenant, tool, call.arguments, bounds)
+                    (claims.tenant, claims.user),
+                    deadline,
+                    lambda stopped: self._search(claims.tenant, tool, call.arguments, bounds),
                 )
             case HttpTool():
                 http_tool.check_arguments(tool, call.arguments)
@@ -89,19 +107,25 @@ class ToolRunner:
         return {"passages": [passage._asdict() for passage in kept]}, withheld
 
     async def _in_thread(
-        self, deadline: float, work: Callable[[threading.Event], tuple[Any, dict[str, Any]]]
+        self, user: tuple[str, str], deadline: float, work: Callable[[threading.Event], tuple[Any, dict[str, Any]]]
     ) -> Result:
-        """Run `work` in a thread; at the deadline or when cancelled it is told to stop, and nobody waits for it."""
+        """Run `work` in a thread at this user's turn; at the deadline or when cancelled it is told to stop, and nobody
+        waits for it."""
         stopped = threading.Event()
 
         def timed() -> Result:
-            if stopped.is_set() or time.monotonic() > deadline:
-                raise ToolRefused("the tool host was too busy to begin in time", code=TIMEOUT)
             began = time.thread_time()
             content, withheld = work(stopped)
             return Result(content, withheld, time.thread_time() - began)
 
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                await self._turns.enter(user)
+        except TimeoutError:
+            raise ToolRefused("the tool host was too busy to begin in time", code=TIMEOUT) from None
         running = asyncio.get_running_loop().run_in_executor(self._threads, timed)
+        # The turn lasts as long as the thread, and not only as long as somebody waits for it.
+        running.add_done_callback(lambda _: self._turns.leave(user))
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                 return await asyncio.shield(running)
@@ -110,6 +134,24 @@ class ToolRunner:
         finally:
             stopped.set()
             running.add_done_callback(_forget)
+            if not running.done():
+                self._watch(running)
+
+    def _watch(self, running: asyncio.Future[Result]) -> None:
+        """Tell when a thread has not ended `overdue_seconds` after it was told to stop, and again when it has."""
+
+        def late() -> None:
+            self._overdue.add(running)
+            self._tell_overdue(len(self._overdue))
+
+        def ended(_: asyncio.Future[Result]) -> None:
+            alarm.cancel()
+            if running in self._overdue:
+                self._overdue.remove(running)
+                self._tell_overdue(len(self._overdue))
+
+        alarm = asyncio.get_running_loop().call_later(self._overdue_seconds, late)
+        running.add_done_callback(ended)
 
 
 def _forget(done: asyncio.Future[Result]) -> None:

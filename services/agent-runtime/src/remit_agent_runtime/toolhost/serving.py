@@ -28,6 +28,7 @@ class Serving:
         self._writer = writer
         self._runner = runner
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        runner.on_overdue(self._tell_overdue)
 
     async def run(self) -> None:
         """Serve until the runtime has gone, or says what cannot be understood: then this process must end."""
@@ -66,6 +67,11 @@ class Serving:
 
     def _done(self, number: int, _: asyncio.Task[None]) -> None:
         self._tasks.pop(number, None)
+
+    def _tell_overdue(self, threads: int) -> None:
+        print(f"tool threads that work on although their call is over: {threads}", file=sys.stderr, flush=True)
+        if not self._writer.is_closing():
+            self._writer.write(wire.frame(wire.Overdue(threads=threads)))
 
     def _answer(self, outcome: wire.Outcome) -> None:
         try:

@@ -1,7 +1,7 @@
 """What the runtime and its tool host say to each other over one socketpair: frames of a 4-byte length and JSON.
 
 The runtime speaks first (`Setup`), the host answers `Ready`; then calls and cancellations go one way and outcomes the
-other, in any order, matched by `id`.
+other, in any order, matched by `id`. Between them the host says how many of its threads are `Overdue`, as that changes.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     permit_public_key_file: str
     broker_public_key_file: str
     threads: int = 4
+    overdue_seconds: float = 5.0
     memory_limit_bytes: int = 1024**3
 
 
@@ -60,7 +61,13 @@ class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="c
     id: int
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class Overdue(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="overdue"):
+    """So many threads work on although their call ended `overdue_seconds` ago, and cannot be told to stop."""
+
+    threads: int
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="outcome"):
     """What became of a call; `error` is `{"code", "reason"}`."""
 
     id: int
@@ -124,8 +131,13 @@ def decode_request(body: bytes) -> Call | Cancel:
     return _REQUESTS.decode(body)
 
 
+def decode_said(body: bytes) -> Outcome | Overdue:
+    """Raises msgspec.MsgspecError."""
+    return _SAID.decode(body)
+
+
 _ENCODER = msgspec.json.Encoder()
 _REQUESTS: msgspec.json.Decoder[Call | Cancel] = msgspec.json.Decoder(Call | Cancel)
+_SAID: msgspec.json.Decoder[Outcome | Overdue] = msgspec.json.Decoder(Outcome | Overdue)
 decode_setup = msgspec.json.Decoder(Setup).decode
 decode_ready = msgspec.json.Decoder(Ready).decode
-decode_outcome = msgspec.json.Decoder(Outcome).decode
