@@ -71,6 +71,17 @@ def test_nobody_else_on_the_machine_reads_a_source(home: Path) -> None:
         assert stat.S_IMODE(source.stat().st_mode) == 0o600
 
 
+def test_nobody_else_on_the_machine_looks_into_a_folder_of_the_home(tmp_path: Path) -> None:
+    (tmp_path / "repo/docs/deep").mkdir(parents=True)
+    (tmp_path / "repo/docs/deep/a.md").write_text("# A")
+    demo_data.install(tmp_path / "home", documents=tmp_path / "repo")
+    folders = [tmp_path / "home", *(path for path in (tmp_path / "home").rglob("*") if path.is_dir())]
+    assert tmp_path / "home/documents/acme/docs/deep" in folders
+    assert {path.name: oct(stat.S_IMODE(path.stat().st_mode)) for path in folders} == {
+        path.name: oct(0o700) for path in folders
+    }
+
+
 @pytest.mark.parametrize("tenant", demo_data.TENANTS)
 def test_every_agent_and_tool_can_be_read_by_the_runtime(home: Path, tenant: str) -> None:
     tools = [descriptor.id for descriptor in Catalog(home).descriptors(tenant)]

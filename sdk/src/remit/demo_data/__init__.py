@@ -12,6 +12,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Final
 
+from remit.demo_data.folders import make_private
 from remit.demo_data.sources import SOURCES, load_source
 
 TENANTS: Final = ("acme", "globex")
@@ -82,7 +83,7 @@ def _write(path: Path, content: bytes) -> None:
     """Readers see the old file or the new one, never half of one."""
     if path.exists() and path.read_bytes() == content:
         return
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(path.parent)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     unfinished.write_bytes(content)
     unfinished.chmod(0o600)

@@ -13,6 +13,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from remit.demo_data.folders import make_private
+
 VERSION: Final = 1
 """Written as `PRAGMA user_version`: a source of another version is made anew."""
 
@@ -66,7 +68,7 @@ def load_source(path: Path, tenant: str, source: SourceFile) -> bool:
     """Make the SQLite file, unless one of this version is there; returns whether it was made."""
     if _version_of(path) == VERSION:
         return False
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(path.parent)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     unfinished.unlink(missing_ok=True)
     with closing(sqlite3.connect(unfinished, isolation_level=None)) as connection:
