@@ -35,6 +35,9 @@ AGAINST_STREAM: Final = "tests/integration/test_store_against_stream.py"
 CONSUMER: Final = "tests/integration/test_audit_consumer.py"
 DIRECTORY: Final = "tests/unit/auth/test_application.py"
 COUNTING: Final = "tests/unit/auth/test_live_connections.py"
+RATES: Final = "tests/unit/auth/test_message_rates.py"
+DOORMAN: Final = "tests/unit/chassis/test_doorman.py"
+FLOOD: Final = "tests/platform/test_flood.py"
 LEASING: Final = "tests/unit/credential_broker/test_leasing.py"
 DECISIONS: Final = "tests/unit/policy/test_application.py"
 GATE: Final = "tests/unit/agent_runtime/test_tool_gate.py"
@@ -843,6 +846,68 @@ OVERLOAD = [
         ),
     ),
     Mutation(
+        "one user's commands at a time have a bound",
+        7,
+        f"{CHASSIS}/doorman.py",
+        "if held < self._bounds.of_one_user and self._in_all < self._bounds.of_all:",
+        "if self._in_all < self._bounds.of_all:",
+        (
+            f"{SERVICE}::test_a_user_over_the_bound_of_commands_at_a_time_is_refused_and_others_are_answered",
+            f"{DOORMAN}::test_one_user_over_the_bound_is_refused_and_another_is_let_in",
+        ),
+    ),
+    Mutation(
+        "all users' commands at a time have a bound",
+        7,
+        f"{CHASSIS}/doorman.py",
+        "if held < self._bounds.of_one_user and self._in_all < self._bounds.of_all:",
+        "if held < self._bounds.of_one_user:",
+        (f"{DOORMAN}::test_all_together_have_a_bound_and_are_told_whose_it_is",),
+    ),
+    Mutation(
+        "a flood takes neither a service's memory nor its connection",
+        7,
+        f"{CHASSIS}/doorman.py",
+        "if held < self._bounds.of_one_user and self._in_all < self._bounds.of_all:",
+        "if held >= 0:",
+        (f"{FLOOD}::test_a_flood_takes_no_service_from_another_user_and_is_cut_off",),
+    ),
+    Mutation(
+        "a refusal of too many commands goes where the guard lets it go",
+        1,
+        f"{CHASSIS}/doorman.py",
+        "            goes_to = where_to_refuse(of_guard, message.subject, message.reply, endpoint.kind)\n",
+        "",
+        (f"{DOORMAN}::test_a_refusal_never_goes_to_a_foreign_reply_and_is_told_on_the_senders_own_subject",),
+    ),
+    Mutation(
+        "refusals have a bound, and what is beyond it is counted",
+        7,
+        f"{CHASSIS}/doorman.py",
+        "if self._refused[user] > self._bounds.refusals_per_second or self._waiting.full():",
+        "if self._waiting.full():",
+        (f"{DOORMAN}::test_refusals_beyond_their_own_bound_are_counted_and_told_in_one_line",),
+    ),
+    Mutation(
+        "who floods the bus is cut off",
+        7,
+        f"{AUTH}/message_rates.py",
+        "if in_all <= self._per_second:",
+        "if in_all >= 0:",
+        (
+            f"{LIVE}::test_whoever_floods_is_told_cut_off_and_refused_and_others_are_not",
+            f"{RATES}::test_a_user_over_the_bound_is_cut_and_refused_and_others_are_not",
+        ),
+    ),
+    Mutation(
+        "who flooded the bus is refused for a while",
+        7,
+        f"{AUTH}/callout.py",
+        "            self._rates.admit(caller)\n",
+        "",
+        ("tests/unit/auth/test_callout.py::test_a_user_who_flooded_is_refused_for_a_while_and_another_is_not",),
+    ),
+    Mutation(
         "a full queue refuses at admission",
         7,
         f"{RUNTIME}/queue.py",
@@ -922,8 +987,8 @@ OVERLOAD = [
         "a refusal that cannot be answered is told on the sender's own subject",
         7,
         f"{CHASSIS}/endpoints.py",
-        'elif named and self.kind == "cmd":',
-        "elif named and not self.kind:",
+        'if named and kind == "cmd" else None',
+        "if named and not kind else None",
         (f"{SERVICE}::test_an_answer_never_goes_to_a_foreign_reply_and_the_sender_is_told_on_their_own_subject",),
     ),
 ]
