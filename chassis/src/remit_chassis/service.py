@@ -251,7 +251,8 @@ class Service:
         if self._broker:
             for subscriber in self._broker.subscribers:
                 await subscriber.stop()
-        for door in self._doors:
+        doors, self._doors = self._doors, []  # a second call finds none, and no connection either
+        for door in doors:
             if not self.nc.is_closed:
                 await door.unsubscribe()
         serving = [task for task in self._tasks if task.get_name() == "serve"]
