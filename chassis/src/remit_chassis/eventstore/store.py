@@ -65,6 +65,7 @@ class EventStore:
         self._lines: dict[int, Line] = {}
         self._without_key: dict[str, deque[Write]] = {}
         self._fetching: set[asyncio.Task[None]] = set()
+        self._reads: set[asyncio.Future[Any]] = set()
         self._growth: list[asyncio.Event] = []
         self._waiting = 0
         self._closing = False
@@ -248,8 +249,13 @@ class EventStore:
         def run() -> R:
             return query(self._commits.recorder())
 
+        if self._closing:
+            raise Unavailable(f"the event store of {self.chain} is closing")
+        reading = self._loop.run_in_executor(self._readers, run)
+        self._reads.add(reading)
+        reading.add_done_callback(self._reads.discard)
         try:
-            return await self._loop.run_in_executor(self._readers, run)
+            return await asyncio.shield(reading)  # whoever is cancelled here leaves a thread that goes on reading
         except (PersistenceError, OSError) as fault:
             raise self._commits.refusal(fault) from fault
 
@@ -316,13 +322,15 @@ class EventStore:
         return event
 
     async def close(self) -> None:
-        """Refuse new saves, store those that wait, close the database."""
+        """Refuse new saves and reads, store the saves that wait, let reads end, close the database."""
         if self._closing:
             return
         self._closing = True
         await asyncio.gather(*self._fetching, return_exceptions=True)
         if self._bar:
             self._bar.refuse_all(NotCompared(self.chain))
+        while self._reads:  # SQLite ends the process when a connection is closed under a thread that uses it
+            await asyncio.wait(self._reads)
         await asyncio.to_thread(self._commits.end)
 
 
