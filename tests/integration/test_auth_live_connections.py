@@ -24,6 +24,7 @@ from remit_auth.live_connections import LiveConnections
 from remit_auth.message_rates import Listed, MessageRates
 from remit_auth.settings import AuthSettings
 from remit_auth.system_account import SystemAccount
+from remit_chassis import direct
 from remit_chassis.nkeys import SignKey
 from remit_contracts import subjects
 from remit_contracts.errors import NotSignedIn
@@ -372,15 +373,24 @@ async def flooding(nc: Client, subject: str, cut: asyncio.Event) -> int:
 @pytest.mark.parametrize("verb", ["list-runs", None], ids=["heard by nobody", "refused by the server"])
 async def test_whoever_floods_is_told_cut_off_and_refused_and_others_are_not(users: Users, verb: str | None) -> None:
     before = await users.token()
-    async with users.connected("bob") as bob, users.connected() as ann, users.bus.client("policy") as policy:
+    """Told on a connection that only listens: one that sends on and on is reset with what it has not read."""
+    async with (
+        users.connected("bob") as bob,
+        users.connected() as ann,
+        users.connected() as quiet,
+        users.bus.client("policy") as policy,
+    ):
         user = await users.user()
         told = await bob.nc.subscribe(subjects.live("acme", await users.user("bob"), "refusal"))
-        heard = await ann.nc.subscribe(subjects.live("acme", user, "refusal"))
-        await seen_by_server(ann.nc)
+        heard: list[Msg] = []
+        await direct.subscribe(quiet.nc, subjects.live("acme", user, "refusal"), heard.append)
+        await seen_by_server(quiet.nc)
         subject = subjects.command("acme", user, "agent-runtime", verb) if verb else f"remit.acme.{user}.evt.auth.x"
         async with asyncio.timeout(20):
             assert await flooding(ann.nc, subject, ann.cut) > users.settings.messages_per_second
-            refusal = orjson.loads((await heard.next_msg(timeout=5)).data)["error"]
+            while not heard:
+                await asyncio.sleep(0.01)
+        refusal = orjson.loads(heard[0].data)["error"]
         assert refusal["code"] == "overloaded.messages"
         assert refusal["retry_after_seconds"] == 5.0
         await asyncio.wait_for(ann.shut_out.wait(), 20)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import psutil
 import pytest
 from fixtures_nats import Bus
 from integration.auth_platform import Platform
@@ -49,6 +51,8 @@ def hung(bus: Bus) -> Iterator[None]:
     """The server takes in nothing and answers nothing meanwhile."""
     os.kill(bus.pid, signal.SIGSTOP)
     try:
+        while psutil.Process(bus.pid).status() != psutil.STATUS_STOPPED:  # its threads stop one after the other
+            time.sleep(0.001)
         yield
     finally:
         os.kill(bus.pid, signal.SIGCONT)
