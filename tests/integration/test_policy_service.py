@@ -68,7 +68,7 @@ class Auth:
         self.revision += 1
         notice = DirectoryNotice(revision=self.revision).model_dump_json().encode()
         await self.nc.publish(subjects.live("acme", "u-1", "directory"), notice)
-        await self.nc.flush()
+        await seen_by_server(self.nc)
 
 
 @asynccontextmanager
