@@ -96,3 +96,12 @@ async def test_a_cancelled_run_gives_its_place_back_before_its_job_comes(world: 
         started = await runtime.start()
         assert (await runtime.runs.cancel(started.run_id, ME)).status == "cancelled"
     assert len(runtime.queue) == 0
+
+
+async def test_a_run_that_is_cancelled_before_its_first_step_gives_its_place_back(world: World, tmp_path: Path) -> None:
+    runtime = Runtime(world, tmp_path)
+    runtime.jobs.on_its_way = True
+    run_id = UUID(hex=(await runtime.start()).run_id)
+    runtime.queue.put(TENANT, USER, run_id)
+    assert await runtime.queue.cancel(run_id, by=USER) is False, "nobody has recorded its end"
+    assert (run_id in runtime.queue, len(runtime.queue)) == (False, 0)

@@ -115,6 +115,7 @@ class RunQueue:
             held.jobs.append(job)
         if held.task is None and not self._closed:
             held.task = asyncio.create_task(self._take_turn(tenant, run_id, held), name=f"run {run_id.hex}")
+            held.task.add_done_callback(lambda _: self._never_begun(run_id, held))
 
     async def cancel(self, run_id: UUID, *, by: str) -> bool:
         """Stop work on a run for `by`. True when its worker has recorded the end; else it is the caller's to record:
@@ -156,6 +157,11 @@ class RunQueue:
             self._let_go(run_id)
             if not self._closed:
                 await self._release(held.jobs, ended=ended)
+
+    def _never_begun(self, run_id: UUID, held: _InHand) -> None:
+        """A task that is cancelled before its first step comes to no `finally`. Its jobs come again by themselves."""
+        if self._in_hand.get(run_id) is held:
+            self._let_go(run_id)
 
     async def _release(self, jobs: list[Job], *, ended: bool) -> None:
         for job in jobs:
